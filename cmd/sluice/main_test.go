@@ -1,0 +1,181 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// asProgram makes the test binary be sluice itself, for tests that need a real process.
+const asProgram = "SLUICE_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// output collects what a program writes and tells who waits for it.
+type output struct {
+	mu      sync.Mutex // guards the fields below
+	text    bytes.Buffer
+	changed chan struct{}
+}
+
+func newOutput() *output { return &output{changed: make(chan struct{})} }
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	close(o.changed)
+	o.changed = make(chan struct{})
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// await waits until the text holds a piece.
+func (o *output) await(t *testing.T, piece string) {
+	t.Helper()
+	timeout := time.After(10 * time.Second)
+	for {
+		o.mu.Lock()
+		found, changed := strings.Contains(o.text.String(), piece), o.changed
+		o.mu.Unlock()
+		if found {
+			return
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			t.Fatalf("after 10 s still no %q in:\n%s", piece, o)
+		}
+	}
+}
+
+// program is one run of sluice in this process.
+type program struct {
+	out, err *output
+	stop     context.CancelFunc // as a signal does
+	ended    chan struct{}
+	code     int // once ended is closed
+}
+
+// start runs sluice with these arguments; env is what its environment holds besides nothing.
+func start(t *testing.T, stdin io.Reader, env map[string]string, args ...string) *program {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &program{out: newOutput(), err: newOutput(), stop: cancel, ended: make(chan struct{})}
+	go func() {
+		defer close(p.ended)
+		p.code = run(ctx, args, stdin, p.out, p.err, func(name string) string { return env[name] })
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-p.ended
+	})
+	return p
+}
+
+// wait waits for the end and checks the exit code.
+func (p *program) wait(t *testing.T, code int) {
+	t.Helper()
+	select {
+	case <-p.ended:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("still running after 20 s; stdout:\n%s\nstderr:\n%s", p.out, p.err)
+	}
+	if p.code != code {
+		t.Fatalf("exit code %d, want %d; stdout:\n%s\nstderr:\n%s", p.code, code, p.out, p.err)
+	}
+}
+
+// sluice runs a command to its end.
+func sluice(t *testing.T, code int, args ...string) (stdout, stderr string) {
+	t.Helper()
+	p := start(t, strings.NewReader(""), nil, args...)
+	p.wait(t, code)
+	return p.out.String(), p.err.String()
+}
+
+func TestHelpAndVersionGoToStdout(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--help"}, "Publish events to a room"},
+		{[]string{"help"}, "Publish events to a room"},
+		{[]string{"tail", "--help"}, "$SLUICE_KEEP_GOING"},
+		{[]string{"help", "tail"}, "$SLUICE_KEEP_GOING"},
+		{[]string{"send", "-h"}, "--json-lines"},
+		{[]string{"--version"}, "sluice "},
+	} {
+		stdout, stderr := sluice(t, 0, c.args...)
+		if !strings.Contains(stdout, c.want) || stderr != "" {
+			t.Errorf("sluice %q: stdout %q, stderr %q, want %q in stdout only", c.args, stdout, stderr, c.want)
+		}
+	}
+}
+
+func TestWrongUseIsOneLineAndExitCodeTwo(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "expected one of"},
+		{[]string{"tial"}, "tail"},
+		{[]string{"help", "tial"}, "tial"},
+		{[]string{"tail"}, "room"},
+		{[]string{"tail", ""}, "a room has a name"},
+		{[]string{"tail", "a", "--after=earliest", "--last=3"}, "--last"},
+		{[]string{"tail", "a", "--json", "--exec=cat"}, "--exec"},
+		{[]string{"tail", "a", "--keep-going"}, "--exec"},
+		{[]string{"tail", "a", "--url=localhost:8080"}, "http://127.0.0.1:8080"},
+		{[]string{"tail", "a", "--token=a b"}, "--token"},
+		{[]string{"tail", "a", "--config=/does/not/exist"}, "/does/not/exist"},
+		{[]string{"send", "a", "{", "--json"}, "not JSON"},
+		{[]string{"send", "a", "x", "--json-lines"}, "--json"},
+		{[]string{"send", "a", "-", "--json"}, "--json-lines"},
+		{[]string{"send", "a", "x", "--key=a b"}, "--key"},
+		{[]string{"send", "a", "x", "--timeout=soon"}, "--timeout"},
+		{[]string{"send", "a", "x", "--timeout=-1s"}, "--timeout"},
+		{[]string{"send", "a", "\xff"}, "UTF-8"},
+	} {
+		stdout, stderr := sluice(t, 2, c.args...)
+		if !strings.Contains(stderr, c.want) || strings.Count(stderr, "\n") != 1 || stdout != "" {
+			t.Errorf("sluice %q: stdout %q, stderr %q, want one line with %q on stderr", c.args, stdout, stderr, c.want)
+		}
+	}
+}
+
+func TestSignalEndsTailWithZero(t *testing.T) {
+	g := newTestGateway(t)
+	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		out := newOutput()
+		cmd := exec.Command(os.Args[0], "tail", "lobby", "--after=earliest", "--url", g.URL)
+		cmd.Env = append(os.Environ(), asProgram+"=1")
+		cmd.Stdout, cmd.Stderr = out, out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		g.publish("lobby", `"hello"`)
+		out.await(t, "hello")
+		cmd.Process.Signal(signal)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("after %v: %v; output:\n%s", signal, err, out)
+		}
+	}
+}

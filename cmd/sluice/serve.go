@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"syscall"
+	"time"
+
+	"sluice/fanout"
+	"sluice/handlers"
+	"sluice/static"
+)
+
+// serveCmd is a node of the gateway.
+type serveCmd struct {
+	Listen string `help:"Address of the public listener." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
+	Admin  string `help:"Address of the operator's listener: metrics, profiles. Empty is off." default:"127.0.0.1:8081" placeholder:"HOST:PORT"`
+
+	Redis       string `help:"Where rooms are kept: redis://, rediss://, redis+sentinel://h1:26379,h2:26379/master. Empty: in memory, for one node." placeholder:"URL"`
+	RedisPrefix string `help:"What every key and channel in Redis begins with." default:"sluice" placeholder:"NAME"`
+
+	HistoryEvents int           `help:"How many events a room keeps." default:"1000" placeholder:"N"`
+	HistoryAge    time.Duration `help:"How long a room keeps them after the last one." default:"24h" placeholder:"TIME"`
+	RingMemory    size          `help:"Memory for the newest events of all rooms." default:"256MiB" placeholder:"SIZE"`
+	MaxBody       size          `help:"Largest data of one event." default:"64KiB" placeholder:"SIZE"`
+
+	MaxRoomsPerStream int `help:"Most rooms of one stream." default:"50" placeholder:"N"`
+
+	Heartbeat    time.Duration `help:"How long a stream may be silent before it is sent a heartbeat." default:"15s" placeholder:"TIME"`
+	Retry        time.Duration `help:"After about how long clients reconnect." default:"2s" placeholder:"TIME"`
+	Padding      size          `help:"How much a stream sends at once, for what on its way holds back little." default:"2KiB" placeholder:"SIZE"`
+	MaxAge       time.Duration `help:"After about how long a stream ends by itself. 0 is never." default:"1h" placeholder:"TIME"`
+	WriteTimeout time.Duration `help:"How long a reader may take nothing before its stream is ended." default:"30s" placeholder:"TIME"`
+	Framing      string        `help:"How streams are framed: chunked, or close, which an HAProxy in front needs unless it has option http-no-delay." enum:"chunked,close" default:"chunked" placeholder:"chunked|close"`
+	Drain        time.Duration `help:"How long a node that is told to end takes to send its streams away." default:"10s" placeholder:"TIME"`
+
+	CORSOrigin []string `name:"cors-origin" help:"Origin whose pages may use the gateway, besides its own. May be repeated." placeholder:"ORIGIN"`
+	TLSCert    string   `name:"tls-cert" help:"Certificate chain, PEM, to serve TLS and HTTP/2." type:"existingfile" placeholder:"FILE"`
+	TLSKey     string   `name:"tls-key" help:"Its key, PEM." type:"existingfile" placeholder:"FILE"`
+
+	LogFormat string `help:"text or json; text on a terminal, else json, if left out." enum:"auto,text,json" default:"auto" placeholder:"text|json"`
+	LogLevel  string `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" placeholder:"LEVEL"`
+}
+
+// defaultAdmin is shared by all nodes that say nothing else; on one machine
+// only the first of them gets it.
+const defaultAdmin = "127.0.0.1:8081"
+
+// Run serves until ctx ends and the node has drained.
+func (c *serveCmd) Run(ctx context.Context, p *process) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	logger := c.logger(p)
+	log, closeLog, err := c.openLog(logger)
+	if err != nil {
+		return &usageError{err.Error()}
+	}
+	defer closeLog()
+	hub := fanout.NewHub(log, fanout.Options{RingMemory: int(c.RingMemory), Keep: c.keep(), Logger: logger})
+	gateway := handlers.NewGateway(hub, c.gatewayConfig(logger))
+	n := &node{cmd: c, hub: hub, gateway: gateway, logger: logger}
+	return n.serve(ctx)
+}
+
+func (c *serveCmd) check() error {
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return usagef("--tls-cert and --tls-key go together")
+	}
+	for _, limit := range []struct {
+		name string
+		ok   bool
+	}{
+		{"--history-events", c.HistoryEvents > 0}, {"--history-age", c.HistoryAge > 0}, {"--ring-memory", c.RingMemory > 0},
+		{"--max-body", c.MaxBody > 0}, {"--max-rooms-per-stream", c.MaxRoomsPerStream > 0}, {"--heartbeat", c.Heartbeat > 0},
+		{"--retry", c.Retry > 0}, {"--write-timeout", c.WriteTimeout > 0}, {"--max-age", c.MaxAge >= 0}, {"--drain", c.Drain >= 0},
+	} {
+		if !limit.ok {
+			return usagef("%s is too small", limit.name)
+		}
+	}
+	return nil
+}
+
+func (c *serveCmd) keep() fanout.Retention {
+	return fanout.Retention{Events: c.HistoryEvents, Age: c.HistoryAge}
+}
+
+func (c *serveCmd) logger(p *process) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.LogLevel)) // kong has checked it
+	opt := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "text" || c.LogFormat == "auto" && isTerminal(p.stderr) {
+		return slog.New(slog.NewTextHandler(p.stderr, opt))
+	}
+	return slog.New(slog.NewJSONHandler(p.stderr, opt))
+}
+
+func (c *serveCmd) openLog(logger *slog.Logger) (log fanout.Log, closeLog func(), err error) {
+	if c.Redis == "" {
+		return fanout.NewMemory(c.keep()), func() {}, nil
+	}
+	redis, err := fanout.OpenRedis(fanout.RedisOptions{URL: c.Redis, Prefix: c.RedisPrefix, Keep: c.keep(), Logger: logger})
+	if err != nil {
+		return nil, nil, fmt.Errorf("--redis: %w", err)
+	}
+	return redis, func() { _ = redis.Close() }, nil // every connection is closed, whatever it says
+}
+
+func (c *serveCmd) gatewayConfig(logger *slog.Logger) handlers.Config {
+	padding := int(c.Padding)
+	if padding == 0 {
+		padding = -1
+	}
+	return handlers.Config{
+		MaxBody: int64(c.MaxBody), MaxRooms: c.MaxRoomsPerStream,
+		Heartbeat: c.Heartbeat, Retry: c.Retry, Padding: padding, MaxAge: c.MaxAge,
+		CloseFraming: c.Framing == "close", WriteTimeout: c.WriteTimeout, Origins: c.CORSOrigin, Logger: logger,
+		Pages: static.Handler(), PagePaths: static.Paths(),
+	}
+}
+
+// node is a gateway that runs.
+type node struct {
+	cmd     *serveCmd
+	hub     *fanout.Hub
+	gateway *handlers.Gateway
+	logger  *slog.Logger
+}
+
+// serve listens until ctx ends, or something fails, and then drains. When it
+// returns, nothing of the node runs any more.
+func (n *node) serve(ctx context.Context) error {
+	public, err := net.Listen("tcp", n.cmd.Listen)
+	if err != nil {
+		return fmt.Errorf("listening: %w", err)
+	}
+	admin, err := n.listenAdmin()
+	if err != nil {
+		_ = public.Close()
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	hubCtx, stopHub := context.WithCancel(context.Background())
+	var tasks sync.WaitGroup
+	tasks.Go(func() { _ = n.hub.Run(hubCtx) }) // which ends when it is told to, only
+	servers := []*http.Server{n.server(n.gateway.Handler())}
+	tasks.Go(func() { cancel(n.serveOn(servers[0], public)) })
+	if admin != nil {
+		servers = append(servers, n.server(n.gateway.AdminHandler()))
+		tasks.Go(func() { cancel(servers[1].Serve(admin)) })
+	}
+	n.announce(public.Addr(), admin)
+	<-ctx.Done()
+	cause := context.Cause(ctx)
+	n.drain(servers)
+	stopHub()
+	tasks.Wait()
+	n.logger.Info("ended")
+	if errors.Is(cause, context.Canceled) {
+		return nil
+	}
+	return fmt.Errorf("serving: %w", cause)
+}
+
+func (n *node) listenAdmin() (net.Listener, error) {
+	if n.cmd.Admin == "" {
+		return nil, nil
+	}
+	ln, err := net.Listen("tcp", n.cmd.Admin)
+	if errors.Is(err, syscall.EADDRINUSE) && n.cmd.Admin == defaultAdmin {
+		n.logger.Warn("another program has the operator's address, so this node has none; choose one with --admin", "admin", n.cmd.Admin)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listening for the operator: %w", err)
+	}
+	return ln, nil
+}
+
+// server has the bounds that keep slow clients from holding connections: time
+// for the head here, for bodies and streams in the handlers, since a bound of
+// the whole response would cut streams.
+func (n *node) server(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(n.logger.Handler(), slog.LevelDebug),
+	}
+}
+
+func (n *node) serveOn(srv *http.Server, ln net.Listener) error {
+	if n.cmd.TLSCert != "" {
+		return srv.ServeTLS(ln, n.cmd.TLSCert, n.cmd.TLSKey)
+	}
+	return srv.Serve(ln)
+}
+
+func (n *node) announce(public net.Addr, admin net.Listener) {
+	scheme := "http"
+	if n.cmd.TLSCert != "" {
+		scheme = "https"
+	}
+	attrs := []any{"url", scheme + "://" + public.String(), "log", "memory"}
+	if n.cmd.Redis != "" {
+		attrs[3] = "redis"
+	}
+	if admin != nil {
+		attrs = append(attrs, "admin", "http://"+admin.Addr().String())
+	}
+	n.logger.Info("serving", attrs...)
+	if tcp, ok := public.(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
+		n.logger.Warn("the gateway is OPEN: whoever can reach this address may read and publish in every room")
+	}
+}
+
+// drain sends everybody away within the time there is for it.
+func (n *node) drain(servers []*http.Server) {
+	n.logger.Info("draining", "within", n.cmd.Drain)
+	ctx, cancel := context.WithTimeout(context.Background(), n.cmd.Drain)
+	defer cancel()
+	n.gateway.Drain()
+	n.hub.Drain(ctx, n.cmd.Drain*8/10)
+	for _, srv := range servers {
+		if err := srv.Shutdown(ctx); err != nil {
+			n.logger.Warn("some connections did not end in time", "error", err)
+			_ = srv.Close() // they are cut, then
+		}
+	}
+}

@@ -1,0 +1,186 @@
+package fanout
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// catchUp reads from the log what the room may have missed, until the ring
+// ends where the log does and nothing has come meanwhile. It gives up when the
+// subscription is lost, whose return begins another. One runs for a room at a
+// time; it ends at the latest with the hub.
+func (r *room) catchUp() {
+	backoff := minBackoff
+	for {
+		select {
+		case r.hub.slots <- struct{}{}:
+		case <-r.hub.ctx.Done():
+			return
+		}
+		after, limit, ok := r.beginCatchUp()
+		var h History
+		var err error
+		if ok {
+			r.hub.stats.CatchUps.Add(1)
+			ctx, cancel := context.WithTimeout(r.hub.ctx, commandTimeout)
+			h, err = r.hub.log.Read(ctx, r.name, after, limit)
+			cancel()
+		}
+		<-r.hub.slots
+		switch {
+		case !ok:
+			return
+		case err == nil:
+			if r.take(h) {
+				return
+			}
+			backoff = minBackoff
+		default:
+			r.hub.opt.Logger.Warn("could not catch up with a room; trying again", "error", err, "in", backoff)
+			select {
+			case <-r.hub.ctx.Done():
+				return
+			case <-time.After(backoff/2 + rand.N(backoff/2)):
+			}
+			backoff = min(2*backoff, time.Second)
+		}
+	}
+}
+
+// beginCatchUp says what to read, or that the catch-up is over.
+func (r *room) beginCatchUp() (after int64, limit int, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.following || r.closed {
+		r.catching = false
+		return 0, 0, false
+	}
+	r.dirty = false
+	if !r.opened {
+		return -int64(r.hub.opt.RingEvents), r.hub.opt.RingEvents, true
+	}
+	return int64(r.extent.Head), pageEvents, true
+}
+
+// take brings the room to what the log says, and says whether that was all.
+func (r *room) take(h History) (done bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.opened {
+		r.opened = true
+		r.extent = h.Extent
+		r.extent.Head = max(h.Head-min(h.Head, uint64(r.hub.opt.RingEvents)), h.Oldest-1)
+	} else {
+		r.reconcileLocked(h.Extent)
+	}
+	for _, e := range h.Events {
+		if e.Seq == r.extent.Head+1 {
+			r.appendLocked(e)
+		}
+	}
+	r.extent.Fenced = h.Fenced
+	r.lastEvent = time.Now()
+	done = r.extent.Head == h.Head && !r.dirty
+	if done {
+		r.catching = false
+		if r.following && !r.live {
+			r.live = true
+			close(r.settled)
+		}
+	}
+	r.wakeLocked()
+	return done
+}
+
+// reconcileLocked compares the history that the room has shown with the one
+// that the log has now. Where the log has lost events, or never had them, each
+// seat that has seen them is told so, before anything later; the others are not.
+func (r *room) reconcileLocked(log Extent) {
+	own := r.extent.HeadPosition()
+	res := log.Resolve(At(own))
+	if len(log.Lineage) == 0 && own != Origin {
+		res = Resolution{Reason: ReasonNewHistory, Missed: -1}
+	}
+	r.extent.Lineage, r.extent.Oldest = log.Lineage, log.Oldest
+	switch res.Reason {
+	case "":
+		return
+	case ReasonTrimmed:
+		// This node was away for longer than the log keeps what it missed.
+		before := log.Lineage.Position(res.From)
+		gap := &Gap{Room: r.name, After: own.String(), Missed: res.Missed, Reason: ReasonOutage, before: before}
+		if res.From < log.Head {
+			gap.ResumesAt = log.Lineage.Position(res.From + 1)
+		}
+		r.extent.Head = res.From
+		r.pushLocked(&frame{gap: gap, seq: own.Seq})
+		return
+	case ReasonTruncated, ReasonBadCursor:
+		// What a node has seen was in the log, so it lies beyond the head only
+		// if the log has lost it.
+		r.hub.ringBytes.Add(-int64(r.ring.cut(res.From)))
+		res.Reason = ReasonTruncated
+	default:
+		r.hub.ringBytes.Add(-int64(r.ring.clear()))
+	}
+	r.pages.forget()
+	r.extent.Head = res.From
+	for _, s := range r.seats {
+		if s.enrolled {
+			s.breakLocked(r, res)
+		}
+	}
+}
+
+// checkSilent compares rooms of which nothing was heard for a while with the
+// log: an event whose message was lost shows by the head's number.
+func (h *Hub) checkSilent() {
+	if !h.DownSince().IsZero() {
+		return
+	}
+	var names []string
+	var silent []*room
+	now := time.Now()
+	for _, r := range h.allRooms() {
+		if r.silent(now) {
+			silent = append(silent, r)
+			names = append(names, r.name)
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	before := make([]Position, len(silent))
+	for i, r := range silent {
+		before[i] = r.head()
+	}
+	heads, err := h.log.Heads(h.ctx, names)
+	if err != nil {
+		return // the subscriber finds out what is wrong, and says so
+	}
+	for i, r := range silent {
+		if heads[i] != before[i] && heads[i] != r.head() {
+			h.stats.Overlooked.Add(1)
+			r.refresh()
+		}
+	}
+}
+
+// silent says that the room believes to be up to date, and has heard nothing
+// for a while. What the log has forgotten by now, the ring forgets too.
+func (r *room) silent(now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.live && now.Sub(r.lastEvent) > r.hub.opt.Keep.Age && r.extent.Oldest <= r.extent.Head {
+		r.hub.ringBytes.Add(-int64(r.ring.clear()))
+		r.extent.Oldest = r.extent.Head + 1
+	}
+	return r.live && now.Sub(r.lastEvent) >= r.hub.opt.Check
+}
+
+func (r *room) head() Position {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.extent.HeadPosition()
+}

@@ -1,0 +1,194 @@
+package fanout
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Format is the form in which a stream carries events.
+type Format uint8
+
+// The formats. Raw is for streams of one room only.
+const (
+	Raw      Format = iota // SSE: data is what was published
+	Envelope               // SSE: data is a JSON object that tells everything about the event
+	NDJSON                 // the same object, one a line
+	formats
+)
+
+// frame is an entry of a room's ring: an event, or a gap that everybody who
+// comes by is told of. It is encoded once for each format in use, by the first
+// stream that needs it, and shared. Frames do not change.
+type frame struct {
+	event Event
+	gap   *Gap   // instead of an event
+	seq   uint64 // number of the event, or of the last one before it for what has none
+
+	once [formats]sync.Once
+	enc  [formats][]byte
+}
+
+// numbered says that the frame is an event that the log keeps.
+func (f *frame) numbered() bool { return f.gap == nil && f.event.Epoch != "" }
+
+// cost is about what the frame takes of a ring's memory.
+func (f *frame) cost() int { return 256 + 2*(len(f.event.Data)+len(f.event.From)) }
+
+// encoded is the frame of an event in one format, as a stream of this one room
+// carries it. It must not be changed.
+func (f *frame) encoded(as Format) []byte {
+	f.once[as].Do(func() {
+		e := &f.event
+		if as == NDJSON {
+			f.enc[as] = append(AppendEnvelope(make([]byte, 0, len(e.Data)+192), e), '\n')
+			return
+		}
+		data := e.Data
+		if as == Envelope {
+			data = AppendEnvelope(make([]byte, 0, len(e.Data)+192), e)
+		}
+		b := appendEventType(make([]byte, 0, len(data)+128), e.Type)
+		f.enc[as] = f.closing(appendData(b, data))
+	})
+	return f.enc[as]
+}
+
+// closing ends a block with its id, which stands last: clients take it at its
+// line, and must not before they have the data.
+func (f *frame) closing(b []byte) []byte {
+	if f.numbered() {
+		b = append(b, "id: "...)
+		b = f.event.Position.append(b)
+		b = append(b, '\n')
+	}
+	return append(b, '\n')
+}
+
+// open is the part of encoded that streams of several rooms share: without the
+// id, for which they have one of their own.
+func (f *frame) open(as Format) []byte {
+	b := f.encoded(as)
+	if as == NDJSON {
+		return b[:len(b)-len("}\n")]
+	}
+	return b[:len(b)-len(f.closing(nil))]
+}
+
+func appendEventType(b []byte, name string) []byte {
+	if name == "message" {
+		return b
+	}
+	b = append(b, "event: "...)
+	b = append(b, name...)
+	return append(b, '\n')
+}
+
+// appendData appends one data line for each line of data, whichever of LF, CR
+// and CRLF ends it; a line break at the end begins one more, empty line. This
+// is what a reader puts together again (WHATWG HTML, "9.2.6 Interpreting an
+// event stream").
+func appendData(b, data []byte) []byte {
+	for {
+		b = append(b, "data: "...)
+		i := bytes.IndexAny(data, "\r\n")
+		if i < 0 {
+			b = append(b, data...)
+			return append(b, '\n')
+		}
+		b = append(b, data[:i]...)
+		b = append(b, '\n')
+		if data[i] == '\r' && i+1 < len(data) && data[i+1] == '\n' {
+			i++
+		}
+		data = data[i+1:]
+	}
+}
+
+// AppendEnvelope appends e as the JSON object that envelopes, NDJSON and pages
+// carry. JSON data is compacted, text is a string, and both come back exactly.
+func AppendEnvelope(b []byte, e *Event) []byte {
+	b = append(b, '{')
+	if e.Epoch != "" {
+		b = append(b, `"id":"`...)
+		b = e.Position.append(b)
+		b = append(b, `",`...)
+	}
+	b = append(b, `"room":"`...)
+	b = append(b, e.Room...)
+	b = append(b, `","type":"`...)
+	b = append(b, e.Type...)
+	b = append(b, '"')
+	if e.From != "" {
+		b = append(b, `,"from":`...)
+		b = appendString(b, e.From)
+	}
+	b = append(b, `,"at":"`...)
+	b = AppendTime(b, e.At)
+	b = append(b, `","data":`...)
+	if e.JSON {
+		var compact bytes.Buffer
+		compact.Grow(len(e.Data))
+		if json.Compact(&compact, e.Data) == nil {
+			b = append(b, compact.Bytes()...)
+			return append(b, '}')
+		}
+		// Somebody else wrote this into our log; as text it harms nobody.
+	}
+	b = appendString(b, string(e.Data))
+	return append(b, '}')
+}
+
+// AppendTime appends a time as events carry it: RFC 3339, UTC, milliseconds.
+func AppendTime(b []byte, millis int64) []byte {
+	return time.UnixMilli(millis).UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z")
+}
+
+func appendString(b []byte, s string) []byte {
+	quoted, err := jsontext.AppendQuote(b, s)
+	if err != nil { // invalid UTF-8, which parseRecord and the handlers refuse
+		quoted, _ = jsontext.AppendQuote(b, string(bytes.ToValidUTF8([]byte(s), []byte("\uFFFD"))))
+	}
+	return quoted
+}
+
+// Gap tells a stream that something is missing before the next event.
+type Gap struct {
+	Room      string
+	After     string   // the position asked for, or that of the last event before the gap; "" if it could not be read
+	ResumesAt Position // of the next event; zero if there is none yet
+	Missed    int64    // how many events; -1 if nobody can tell
+	Reason    Reason
+
+	before Position // the position before the next event: where the stream is after the gap
+}
+
+// MarshalJSON gives the form that streams and pages carry.
+func (g *Gap) MarshalJSON() ([]byte, error) {
+	b := append([]byte(nil), `{"room":"`...)
+	b = append(b, g.Room...)
+	b = append(b, `","after":`...)
+	b = appendStringOrNull(b, g.After)
+	b = append(b, `,"resumes_at":`...)
+	b = appendStringOrNull(b, g.ResumesAt.String())
+	b = append(b, `,"missed":`...)
+	if g.Missed < 0 {
+		b = append(b, "null"...)
+	} else {
+		b = strconv.AppendInt(b, g.Missed, 10)
+	}
+	b = append(b, `,"reason":"`...)
+	b = append(b, g.Reason...)
+	return append(b, `"}`...), nil
+}
+
+func appendStringOrNull(b []byte, s string) []byte {
+	if s == "" {
+		return append(b, "null"...)
+	}
+	return appendString(b, s)
+}

@@ -1,0 +1,308 @@
+package fanout
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+)
+
+// Options of a Hub. The zero value works.
+type Options struct {
+	RingEvents int           // newest events of a room kept at hand; 256 if zero
+	RingBytes  int           // and bytes of them; 1 MiB if zero
+	RingMemory int           // bytes of all rings together; 256 MiB if zero
+	Keep       Retention     // what the log keeps: the ring never shows more
+	Linger     time.Duration // how long a room stays open after its last stream; 5 s if zero
+	Check      time.Duration // how often silent rooms are compared with the log; 5 s if zero
+	Wait       time.Duration // how long opening a stream waits for the log; 5 s if zero
+	Logger     *slog.Logger  // slog.Default() if nil
+}
+
+// Hub holds the rooms that have streams on this node. It takes what the log
+// feeds and passes it to the streams. Its methods may be called by many.
+type Hub struct {
+	log     Log
+	opt     Options
+	stats   Stats
+	flights singleflight.Group // reads of the log that many streams wait for
+	slots   chan struct{}      // one for each catch-up that may run at a time
+	ctx     context.Context    // of Run; ends the hub's goroutines
+	stop    context.CancelFunc
+
+	spawnMu sync.Mutex     // so that nothing joins tasks once ctx has ended
+	tasks   sync.WaitGroup // the hub's goroutines
+
+	followMu sync.Mutex // orders Follow and Unfollow with the rooms that there are
+
+	mu       sync.RWMutex // guards the fields below
+	rooms    map[string]*room
+	streams  map[*Stream]struct{}
+	asked    map[string]*question // what other nodes were asked
+	downFrom time.Time            // since when the log is out of reach; zero if it is not
+	draining bool
+
+	ringBytes atomic.Int64 // of all rooms
+}
+
+// ErrClosed says that the hub no longer opens streams.
+var ErrClosed = errors.New("the node is shutting down")
+
+// NewHub gives a hub on a log. It does nothing until Run.
+func NewHub(log Log, opt Options) *Hub {
+	opt.RingEvents = cmp.Or(opt.RingEvents, 256)
+	opt.RingBytes = cmp.Or(opt.RingBytes, 1<<20)
+	opt.RingMemory = cmp.Or(opt.RingMemory, 256<<20)
+	opt.Linger = cmp.Or(opt.Linger, 5*time.Second)
+	opt.Check = cmp.Or(opt.Check, 5*time.Second)
+	opt.Wait = cmp.Or(opt.Wait, 5*time.Second)
+	opt.Keep = opt.Keep.withDefaults()
+	opt.RingEvents = min(opt.RingEvents, opt.Keep.Events)
+	if opt.Logger == nil {
+		opt.Logger = slog.Default()
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	return &Hub{
+		log:     log,
+		opt:     opt,
+		slots:   make(chan struct{}, 8),
+		ctx:     ctx,
+		stop:    stop,
+		rooms:   map[string]*room{},
+		streams: map[*Stream]struct{}{},
+		asked:   map[string]*question{},
+	}
+}
+
+// Run takes what the log feeds until ctx ends, then waits for the hub's own
+// goroutines. It is called once.
+func (h *Hub) Run(ctx context.Context) error {
+	h.spawn(h.sweep)
+	err := h.log.Run(ctx, h)
+	h.spawnMu.Lock()
+	h.stop()
+	h.spawnMu.Unlock()
+	h.tasks.Wait()
+	return err
+}
+
+// spawn runs f in a goroutine that Run waits for; not any more after Run's end.
+func (h *Hub) spawn(f func()) bool {
+	h.spawnMu.Lock()
+	defer h.spawnMu.Unlock()
+	if h.ctx.Err() != nil {
+		return false
+	}
+	h.tasks.Go(f)
+	return true
+}
+
+// Log is the log that the hub is on.
+func (h *Hub) Log() Log { return h.log }
+
+// DownSince says since when the log is out of reach; zero if it is not.
+func (h *Hub) DownSince() time.Time {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.downFrom
+}
+
+// Append is Log.Append, but fails at once while the log is known to be out of reach.
+func (h *Hub) Append(ctx context.Context, room string, drafts []Draft) ([]Receipt, error) {
+	if !h.DownSince().IsZero() {
+		return nil, ErrUnavailable
+	}
+	receipts, err := h.log.Append(ctx, room, drafts)
+	h.stats.Published.Add(int64(len(receipts)))
+	return receipts, err
+}
+
+// Broadcast is Log.Broadcast, but fails at once while the log is known to be out of reach.
+func (h *Hub) Broadcast(ctx context.Context, room string, d Draft) (int64, error) {
+	if !h.DownSince().IsZero() {
+		return 0, ErrUnavailable
+	}
+	at, err := h.log.Broadcast(ctx, room, d)
+	if err == nil {
+		h.stats.Published.Add(1)
+	}
+	return at, err
+}
+
+func (h *Hub) room(name string) *room {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.rooms[name]
+}
+
+// open gives the room, with one more reference to it, and sees that it follows the log.
+func (h *Hub) open(name string) *room {
+	h.mu.Lock()
+	r := h.rooms[name]
+	fresh := r == nil
+	if fresh {
+		r = newRoom(h, name)
+		h.rooms[name] = r
+	}
+	r.refs.Add(1)
+	h.mu.Unlock()
+	if fresh {
+		h.followMu.Lock()
+		h.log.Follow(name)
+		h.followMu.Unlock()
+	}
+	return r
+}
+
+// sweep closes rooms that nobody listens to any more, and compares silent ones
+// with the log.
+func (h *Hub) sweep() {
+	idle := time.NewTicker(min(time.Second, h.opt.Linger))
+	check := time.NewTicker(h.opt.Check)
+	defer idle.Stop()
+	defer check.Stop()
+	for {
+		select {
+		case <-h.ctx.Done():
+			return
+		case <-idle.C:
+			h.closeIdle()
+		case <-check.C:
+			h.checkSilent()
+		}
+	}
+}
+
+func (h *Hub) closeIdle() {
+	now := time.Now()
+	var closed []*room
+	h.mu.Lock()
+	for name, r := range h.rooms {
+		if r.idle(now, h.opt.Linger) {
+			delete(h.rooms, name)
+			closed = append(closed, r)
+		}
+	}
+	h.mu.Unlock()
+	for _, r := range closed {
+		r.close()
+		h.followMu.Lock()
+		if h.room(r.name) == nil { // else somebody has opened it anew, and follows it
+			h.log.Unfollow(r.name)
+		}
+		h.followMu.Unlock()
+	}
+}
+
+// Event implements Feed.
+func (h *Hub) Event(e Event) {
+	if r := h.room(e.Room); r != nil {
+		r.event(e)
+	}
+}
+
+// Stale implements Feed.
+func (h *Hub) Stale(room string) {
+	if r := h.room(room); r != nil {
+		r.refresh()
+	}
+}
+
+// Following implements Feed.
+func (h *Hub) Following(room string) {
+	if r := h.room(room); r != nil {
+		r.confirm()
+	}
+}
+
+// Lost implements Feed.
+func (h *Hub) Lost() {
+	h.stats.Losses.Add(1)
+	for _, r := range h.allRooms() {
+		r.lose()
+	}
+}
+
+// Link implements Feed.
+func (h *Hub) Link(up bool) {
+	h.mu.Lock()
+	was := h.downFrom.IsZero()
+	if up {
+		h.downFrom = time.Time{}
+	} else if was {
+		h.downFrom = time.Now()
+	}
+	h.mu.Unlock()
+	if was == up {
+		return
+	}
+	for _, s := range h.allStreams() {
+		s.reader.nudge()
+	}
+}
+
+func (h *Hub) allRooms() []*room {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	rooms := make([]*room, 0, len(h.rooms))
+	for _, r := range h.rooms {
+		rooms = append(rooms, r)
+	}
+	return rooms
+}
+
+func (h *Hub) allStreams() []*Stream {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	streams := make([]*Stream, 0, len(h.streams))
+	for s := range h.streams {
+		streams = append(streams, s)
+	}
+	return streams
+}
+
+// Drain refuses new streams from now on and ends the open ones over the given
+// time, so that they do not all come back at once. It returns when each was
+// told, or when ctx ends.
+func (h *Hub) Drain(ctx context.Context, over time.Duration) {
+	h.mu.Lock()
+	h.draining = true
+	h.mu.Unlock()
+	streams := h.allStreams()
+	if len(streams) == 0 {
+		return
+	}
+	ticker := time.NewTicker(max(over/time.Duration(len(streams)), time.Microsecond))
+	defer ticker.Stop()
+	begun := time.Now()
+	for i, s := range streams {
+		// However many ticks were missed, as many are told as the time asks for.
+		for over > 0 && time.Since(begun) < over*time.Duration(i)/time.Duration(len(streams)) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+		}
+		s.End(ByeDrain)
+	}
+}
+
+// streamID makes the name of a stream: unguessable, 26 characters.
+func streamID() string { return rand.Text() }
+
+// ValidStreamID says whether s has the form of a stream's id.
+func ValidStreamID(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < 'A' || c > 'Z') && (c < '2' || c > '7') {
+			return false
+		}
+	}
+	return len(s) == 26
+}

@@ -1,0 +1,321 @@
+package fanout
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+var (
+	//go:embed scripts/publish.lua
+	publishLua string
+	//go:embed scripts/resume.lua
+	resumeLua string
+	//go:embed scripts/purge.lua
+	purgeLua string
+)
+
+// RedisOptions say where a Redis log is and what it keeps.
+type RedisOptions struct {
+	URL    string       // redis://, rediss://, redis+sentinel:// or redis+cluster://
+	Prefix string       // of every key and channel; "sluice" if empty
+	Keep   Retention    //
+	Logger *slog.Logger // slog.Default() if nil
+}
+
+// Redis is a log in Redis, shared by any number of nodes. Each room is a
+// stream, with a hash that counts its events and tells its lineage; what is
+// appended is published in the same script (scripts/publish.lua), so that no
+// event is seen that is not kept, and none is kept that was not sent. Use
+// OpenRedis.
+//
+// A node holds one subscriber connection to each Redis server that has rooms
+// (subscriber.go); all else goes through a pool of connections.
+type Redis struct {
+	*subscriber
+	opt     RedisOptions
+	keep    Retention
+	pool    *pool
+	publish *redis.Script
+	resume  *redis.Script
+	purge   *redis.Script
+}
+
+// Limits of one exchange with Redis. A publication takes longer only if Redis
+// is in trouble, and then the publisher is better told so.
+const (
+	commandTimeout = 2 * time.Second
+	dialTimeout    = time.Second
+	batchEvents    = 100 // events appended by one script, so that it never holds up Redis for long
+	headsBatch     = 1000
+)
+
+// OpenRedis prepares a Redis log. It does not connect: Run does, and goes on
+// trying for as long as it must.
+func OpenRedis(opt RedisOptions) (*Redis, error) {
+	opt.Prefix = cmp.Or(opt.Prefix, "sluice")
+	if opt.Logger == nil {
+		opt.Logger = slog.Default()
+	}
+	p, err := newPool(opt.URL)
+	if err != nil {
+		return nil, err
+	}
+	r := &Redis{
+		opt:     opt,
+		keep:    opt.Keep.withDefaults(),
+		pool:    p,
+		publish: redis.NewScript(publishLua),
+		resume:  redis.NewScript(resumeLua),
+		purge:   redis.NewScript(purgeLua),
+	}
+	r.subscriber = newSubscriber(r)
+	return r, nil
+}
+
+// Close gives up the connections. Run must have returned.
+func (r *Redis) Close() error { return r.pool.close() }
+
+func (r *Redis) logKey(room string) string  { return r.opt.Prefix + ":log:{" + room + "}" }
+func (r *Redis) metaKey(room string) string { return r.opt.Prefix + ":meta:{" + room + "}" }
+func (r *Redis) channel(room string) string { return r.opt.Prefix + ":ch:{" + room + "}" }
+
+func (r *Redis) keyKey(room string, d *Draft) string {
+	sum := sha256.Sum256([]byte(d.From + "\x00" + d.Key))
+	return r.opt.Prefix + ":idem:{" + room + "}:" + hex.EncodeToString(sum[:16])
+}
+
+// roomOf is the inverse of channel.
+func (r *Redis) roomOf(channel string) (string, bool) {
+	s, ok := strings.CutPrefix(channel, r.opt.Prefix+":ch:{")
+	if !ok {
+		return "", false
+	}
+	return strings.CutSuffix(s, "}")
+}
+
+func unavailable(doing string, err error) error {
+	return fmt.Errorf("%s: %w: %w", doing, ErrUnavailable, err)
+}
+
+// Append implements Log.
+func (r *Redis) Append(ctx context.Context, room string, drafts []Draft) ([]Receipt, error) {
+	receipts := make([]Receipt, 0, len(drafts))
+	for len(receipts) < len(drafts) {
+		n := min(batchEvents, len(drafts)-len(receipts))
+		some, err := r.appendSome(ctx, room, drafts[len(receipts):][:n])
+		if reused := (*KeyReusedError)(nil); errors.As(err, &reused) {
+			reused.Index += len(receipts)
+		}
+		if err != nil {
+			return receipts, err
+		}
+		receipts = append(receipts, some...)
+	}
+	return receipts, nil
+}
+
+func (r *Redis) appendSome(ctx context.Context, room string, drafts []Draft) ([]Receipt, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	now := time.Now().UnixMilli()
+	keys := make([]string, 3, 3+len(drafts))
+	keys[0], keys[1], keys[2] = r.logKey(room), r.metaKey(room), r.channel(room)
+	args := make([]any, 6, 6+3*len(drafts))
+	args[0], args[1] = r.pool.publishCommand(), r.keep.Events
+	args[2], args[3] = r.keep.Age.Milliseconds(), r.keep.memory().Milliseconds()
+	args[4], args[5] = newEpoch(), r.keep.Keys.Milliseconds()
+	for i := range drafts {
+		d := &drafts[i]
+		print := ""
+		if d.Key != "" {
+			sum := fingerprint(d)
+			print = hex.EncodeToString(sum[:])
+			keys = append(keys, r.keyKey(room, d))
+		}
+		args = append(args, record(now, d), print, now)
+	}
+	answer, err := r.publish.Run(ctx, r.pool.client(), keys, args...).Slice()
+	if err != nil {
+		return nil, unavailable("appending", err)
+	}
+	return parseReceipts(answer, len(drafts))
+}
+
+func record(at int64, d *Draft) []byte {
+	named := *d
+	named.Type = cmp.Or(d.Type, "message")
+	return appendRecord(make([]byte, 0, 64+len(d.From)+len(d.Data)), at, &named)
+}
+
+func parseReceipts(answer []any, drafts int) ([]Receipt, error) {
+	if len(answer) == 4 && answer[0] == int64(2) {
+		index, _ := answer[3].(int64)
+		return nil, &KeyReusedError{Index: int(index)}
+	}
+	if len(answer) != 4*drafts {
+		return nil, unavailable("appending", fmt.Errorf("Redis answered %d values for %d events", len(answer), drafts))
+	}
+	receipts := make([]Receipt, drafts)
+	for i := range receipts {
+		status, _ := answer[4*i].(int64)
+		epoch, _ := answer[4*i+1].(string)
+		seq, _ := answer[4*i+2].(int64)
+		text, _ := answer[4*i+3].(string)
+		at, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || epoch == "" || seq <= 0 {
+			return nil, unavailable("appending", errors.New("Redis gave no position"))
+		}
+		receipts[i] = Receipt{Position: Position{epoch, uint64(seq)}, At: at, Replayed: status == 1}
+	}
+	return receipts, nil
+}
+
+// Broadcast implements Log.
+func (r *Redis) Broadcast(ctx context.Context, room string, d Draft) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	now := time.Now().UnixMilli()
+	if err := r.pool.send(ctx, r.channel(room), append([]byte("0|"), record(now, &d)...)).Err(); err != nil {
+		return 0, unavailable("broadcasting", err)
+	}
+	return now, nil
+}
+
+// Read implements Log.
+func (r *Redis) Read(ctx context.Context, room string, after int64, limit int) (History, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	keys := []string{r.logKey(room), r.metaKey(room)}
+	answer, err := r.resume.RunRO(ctx, r.pool.client(), keys, after, limit, r.keep.Events, maxPageBytes).Slice()
+	if err != nil {
+		return History{}, unavailable("reading a room", err)
+	}
+	h, err := parseHistory(room, answer)
+	if err != nil {
+		return History{}, unavailable("reading a room", err)
+	}
+	return h, nil
+}
+
+func parseHistory(room string, answer []any) (History, error) {
+	if len(answer) < 5 || len(answer)%3 != 2 {
+		return History{}, fmt.Errorf("Redis answered %d values", len(answer))
+	}
+	epoch, _ := answer[0].(string)
+	head, _ := answer[1].(int64)
+	text, _ := answer[2].(string)
+	oldest, _ := answer[3].(int64)
+	if epoch == "" {
+		return History{Extent: Extent{Oldest: 1}}, nil
+	}
+	lineage, err := ParseLineage(text)
+	if err != nil {
+		return History{}, err
+	}
+	if head < 0 || oldest < 1 || oldest > head+1 || lineage[len(lineage)-1].Epoch != epoch {
+		return History{}, errors.New("what Redis keeps of the room does not fit together")
+	}
+	h := History{Extent: Extent{Lineage: lineage, Head: uint64(head), Oldest: uint64(oldest), Fenced: answer[4] == int64(1)}}
+	for v := answer[5:]; len(v) > 0; v = v[3:] {
+		seq, _ := v[0].(int64)
+		epoch, _ := v[1].(string)
+		text, _ := v[2].(string)
+		e, err := parseRecord(room, []byte(text))
+		if err != nil || seq <= 0 || !validEpoch(epoch) {
+			e = unreadable(room)
+		}
+		e.Position = Position{epoch, uint64(seq)}
+		h.Events = append(h.Events, e)
+	}
+	return h, nil
+}
+
+// unreadable stands in for an event whose record somebody has spoilt: it
+// keeps its number, so that what follows is not taken for a hole.
+func unreadable(room string) Event { return Event{Room: room, Type: "message"} }
+
+// Heads implements Log.
+func (r *Redis) Heads(ctx context.Context, rooms []string) ([]Position, error) {
+	heads := make([]Position, 0, len(rooms))
+	for len(heads) < len(rooms) {
+		n := min(headsBatch, len(rooms)-len(heads))
+		some, err := r.someHeads(ctx, rooms[len(heads):][:n])
+		if err != nil {
+			return nil, unavailable("reading heads", err)
+		}
+		heads = append(heads, some...)
+	}
+	return heads, nil
+}
+
+func (r *Redis) someHeads(ctx context.Context, rooms []string) ([]Position, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	pipe := r.pool.client().Pipeline()
+	answers := make([]*redis.SliceCmd, len(rooms))
+	for i, room := range rooms {
+		answers[i] = pipe.HMGet(ctx, r.metaKey(room), "epoch", "seq")
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, err
+	}
+	heads := make([]Position, len(rooms))
+	for i, a := range answers {
+		heads[i] = Origin
+		epoch, _ := a.Val()[0].(string)
+		text, _ := a.Val()[1].(string)
+		if seq, err := strconv.ParseUint(text, 10, 64); err == nil && validEpoch(epoch) {
+			heads[i] = Position{epoch, seq}
+		}
+	}
+	return heads, nil
+}
+
+// Purge implements Log.
+func (r *Redis) Purge(ctx context.Context, room string) (Position, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	keys := []string{r.logKey(room), r.metaKey(room), r.channel(room)}
+	answer, err := r.purge.Run(ctx, r.pool.client(), keys, r.pool.publishCommand(), r.keep.memory().Milliseconds(), newEpoch()).Slice()
+	if err != nil {
+		return Position{}, unavailable("purging", err)
+	}
+	epoch, _ := answer[0].(string)
+	seq, _ := answer[1].(int64)
+	if epoch == "" {
+		return Origin, nil
+	}
+	return Position{epoch, uint64(seq)}, nil
+}
+
+// Rooms implements Log. It scans, so that Redis is never held up; a room may
+// come twice while rooms come and go.
+func (r *Redis) Rooms(ctx context.Context, page string, limit int) ([]string, string, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	prefix := r.opt.Prefix + ":meta:{"
+	keys, next, err := r.pool.scan(ctx, page, globEscape.Replace(prefix)+"*", limit)
+	if err != nil {
+		return nil, "", unavailable("listing rooms", err)
+	}
+	rooms := make([]string, 0, len(keys))
+	for _, key := range keys {
+		if room, ok := strings.CutSuffix(strings.TrimPrefix(key, prefix), "}"); ok {
+			rooms = append(rooms, room)
+		}
+	}
+	return rooms, next, nil
+}
+
+var globEscape = strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`, `\`, `\\`)

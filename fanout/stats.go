@@ -1,0 +1,61 @@
+package fanout
+
+import "sync/atomic"
+
+// Stats counts what a hub has done. The fields are read with Load.
+type Stats struct {
+	Published  atomic.Int64 // events that this node appended or broadcast
+	Delivered  atomic.Int64 // events written to streams
+	Bytes      atomic.Int64 // written to streams
+	CatchUps   atomic.Int64 // reads of the log by which rooms caught up
+	PagesRead  atomic.Int64 // reads of the log for streams further back than the ring
+	Holes      atomic.Int64 // numbers that did not follow
+	Overlooked atomic.Int64 // silent rooms whose head differed
+	Losses     atomic.Int64 // subscriptions lost
+
+	Gaps  Counts[Reason]    // shown to streams, by reason
+	Ended Counts[ByeReason] // streams, by why they ended
+}
+
+// Counts counts by a reason that is known beforehand.
+type Counts[R ~string] struct{ n [16]atomic.Int64 }
+
+// reasons lists every reason of a gap, byes every one of an end; their places
+// are the places in Counts.
+var (
+	reasons = []Reason{ReasonTrimmed, ReasonTruncated, ReasonNewHistory, ReasonBadCursor, ReasonPurged, ReasonOutage, ReasonSlow}
+	byes    = []ByeReason{ByeDrain, ByeExpired, ByeRevoked, ByeSlow, ByeMaxAge, ByeOverload, ByeGone, ByeLeft}
+)
+
+func (c *Counts[R]) add(all []R, reason R) {
+	for i, r := range all {
+		if r == reason {
+			c.n[i].Add(1)
+		}
+	}
+}
+
+// EachGap and EachEnd call f with every count.
+func (s *Stats) EachGap(f func(Reason, int64)) {
+	for i, r := range reasons {
+		f(r, s.Gaps.n[i].Load())
+	}
+}
+
+// EachEnd calls f with the number of streams that ended, for every reason.
+func (s *Stats) EachEnd(f func(ByeReason, int64)) {
+	for i, r := range byes {
+		f(r, s.Ended.n[i].Load())
+	}
+}
+
+// Stats gives the hub's counters.
+func (h *Hub) Stats() *Stats { return &h.stats }
+
+// Gauges gives the numbers of streams and rooms that are open, and the bytes
+// that rings take.
+func (h *Hub) Gauges() (streams, rooms int, ringBytes int64) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return len(h.streams), len(h.rooms), h.ringBytes.Load()
+}

@@ -1,0 +1,162 @@
+package handlers
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"sluice/fanout"
+)
+
+// receipt is what a publisher gets for an event.
+type receipt struct {
+	ID   string `json:"id,omitempty"`
+	Room string `json:"room"`
+	Type string `json:"type"`
+	At   string `json:"at"`
+}
+
+func newReceipt(room string, d *fanout.Draft, position fanout.Position, at int64) receipt {
+	name := d.Type
+	if name == "" {
+		name = "message"
+	}
+	return receipt{ID: position.String(), Room: room, Type: name, At: string(fanout.AppendTime(nil, at))}
+}
+
+// postEvents publishes what was posted: an event or a batch, to the room of
+// the path or to those of the query.
+func (g *Gateway) postEvents(w http.ResponseWriter, r *http.Request) error {
+	query, err := queryOf(r)
+	if err != nil {
+		return err
+	}
+	rooms, err := g.roomsOf(r, query)
+	if err != nil {
+		return err
+	}
+	subject, err := g.allow(r, mayPublish, rooms...)
+	if err != nil {
+		return err
+	}
+	base, err := draftOf(r, query, subject)
+	if err != nil {
+		return err
+	}
+	ephemeral, err := flag(query, "ephemeral")
+	if err != nil {
+		return err
+	}
+	drafts, batch, err := g.draftsOf(w, r, base)
+	if err != nil {
+		return err
+	}
+	list := batch || strings.HasPrefix(r.URL.Path, "/events")
+	if ephemeral {
+		return g.broadcast(w, r, rooms, drafts, list)
+	}
+	return g.append(w, r, rooms, drafts, list)
+}
+
+// draftOf reads what a request says of its events besides their data.
+func draftOf(r *http.Request, query url.Values, subject string) (fanout.Draft, error) {
+	d := fanout.Draft{From: subject, Type: "message", Exclude: query.Get("exclude")}
+	if d.Exclude != "" && !fanout.ValidStreamID(d.Exclude) {
+		return d, errBadQuery.with("exclude is the id of a stream, as its sluice.open told it.")
+	}
+	names := r.Header.Values("Event-Type")
+	if query.Has("type") {
+		names = query["type"]
+	}
+	if len(names) > 0 {
+		d.Type = names[0]
+	}
+	if len(names) > 1 || !fanout.ValidType(d.Type) {
+		return d, errBadType
+	}
+	var err error
+	d.Key, err = keyOf(r.Header.Values("Idempotency-Key"))
+	return d, err
+}
+
+func (g *Gateway) draftsOf(w http.ResponseWriter, r *http.Request, base fanout.Draft) (drafts []fanout.Draft, batch bool, err error) {
+	as, err := kindOf(r)
+	if err != nil {
+		return nil, false, err
+	}
+	limit := g.cfg.MaxBody
+	if as == kindBatch {
+		limit = max(maxBatchBytes, limit)
+	}
+	body, err := g.readBody(w, r, limit)
+	if err != nil {
+		return nil, false, err
+	}
+	if as == kindBatch {
+		drafts, err = g.batch(body, base)
+		return drafts, true, err
+	}
+	base.Data = body
+	base.JSON, err = isJSON(body, as)
+	return []fanout.Draft{base}, false, err
+}
+
+// broadcast sends events that nobody keeps.
+func (g *Gateway) broadcast(w http.ResponseWriter, r *http.Request, rooms []string, drafts []fanout.Draft, list bool) error {
+	var receipts []receipt
+	for _, room := range rooms {
+		for i := range drafts {
+			at, err := g.hub.Broadcast(r.Context(), room, drafts[i])
+			if err != nil {
+				return partly(err, receipts)
+			}
+			receipts = append(receipts, newReceipt(room, &drafts[i], fanout.Position{}, at))
+		}
+	}
+	writeReceipts(w, http.StatusAccepted, receipts, list)
+	return nil
+}
+
+// append writes events to their rooms.
+func (g *Gateway) append(w http.ResponseWriter, r *http.Request, rooms []string, drafts []fanout.Draft, list bool) error {
+	var receipts []receipt
+	replayed := true
+	for _, room := range rooms {
+		done, err := g.hub.Append(r.Context(), room, drafts)
+		for i, d := range done {
+			replayed = replayed && d.Replayed
+			receipts = append(receipts, newReceipt(room, &drafts[i], d.Position, d.At))
+		}
+		if err != nil {
+			return partly(err, receipts)
+		}
+	}
+	status := http.StatusCreated
+	if replayed {
+		w.Header().Set("Idempotency-Replayed", "true")
+		status = http.StatusOK
+	}
+	writeReceipts(w, status, receipts, list)
+	return nil
+}
+
+// partly lists, with an error, what was written before it.
+func partly(err error, receipts []receipt) error {
+	if len(receipts) == 0 {
+		return err
+	}
+	var p *problem
+	if !errors.As(err, &p) {
+		p = problemOf(err)
+	}
+	return p.and("events", receipts)
+}
+
+func writeReceipts(w http.ResponseWriter, status int, receipts []receipt, list bool) {
+	if list {
+		writeJSON(w, "application/json", status, map[string]any{"events": receipts})
+		return
+	}
+	writeJSON(w, "application/json", status, receipts[0])
+}

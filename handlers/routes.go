@@ -1,0 +1,110 @@
+package handlers
+
+import (
+	"net/http"
+	"slices"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
+)
+
+// Handler is everything that the public listener serves.
+func (g *Gateway) Handler() http.Handler {
+	r := chi.NewRouter()
+	r.Use(middleware.Recoverer, secureHeaders, g.crossOrigin, g.withoutBody)
+	r.NotFound(g.answering(func(http.ResponseWriter, *http.Request) error { return errNotFound }))
+	r.MethodNotAllowed(g.answering(func(http.ResponseWriter, *http.Request) error { return errMethod }))
+
+	r.Get("/rooms/{room}/events", g.answering(g.getEvents))
+	r.Post("/rooms/{room}/events", g.answering(g.postEvents))
+	r.Delete("/rooms/{room}/events", g.answering(g.purge))
+	r.Get("/rooms/{room}", g.answering(g.getRoom))
+	r.Get("/rooms", g.answering(g.listRooms))
+	r.Get("/events", g.answering(g.getEvents))
+	r.Post("/events", g.answering(g.postEvents))
+	r.Delete("/streams/{stream}", g.answering(g.endStream))
+	r.Post("/streams/{stream}", g.answering(g.endStream)) // for navigator.sendBeacon, which knows no other method
+
+	r.Get("/healthz", g.healthy)
+	r.Get("/readyz", g.answering(g.ready))
+	for _, path := range g.cfg.PagePaths {
+		r.Method(http.MethodGet, path, g.cfg.Pages)
+		r.Method(http.MethodHead, path, g.cfg.Pages)
+	}
+	return r
+}
+
+// secureHeaders are right for every answer; the page adds its own.
+func secureHeaders(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header := w.Header()
+		header.Set("X-Content-Type-Options", "nosniff")
+		header.Set("Referrer-Policy", "no-referrer")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// crossOrigin keeps pages of other origins from publishing, which browsers let
+// them do without asking, and lets those use the gateway that are configured.
+func (g *Gateway) crossOrigin(next http.Handler) http.Handler {
+	protection := http.NewCrossOriginProtection()
+	for _, origin := range g.cfg.Origins {
+		if err := protection.AddTrustedOrigin(origin); err != nil {
+			g.cfg.Logger.Warn("not an origin, so it is not trusted", "origin", origin, "error", err)
+		}
+	}
+	protection.SetDenyHandler(g.answering(func(http.ResponseWriter, *http.Request) error {
+		return errForbidden.with("A page of another origin may do this only if --cors-origin names its origin.")
+	}))
+	protected := protection.Handler(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header := w.Header()
+		header.Add("Vary", "Origin")
+		origin := r.Header.Get("Origin")
+		if origin == "" || !slices.Contains(g.cfg.Origins, origin) {
+			protected.ServeHTTP(w, r)
+			return
+		}
+		header.Set("Access-Control-Allow-Origin", origin)
+		header.Set("Access-Control-Allow-Credentials", "true")
+		header.Set("Access-Control-Expose-Headers", "Idempotency-Replayed, Retry-After")
+		if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
+			header.Set("Access-Control-Allow-Methods", "GET, POST, DELETE")
+			header.Set("Access-Control-Allow-Headers", "authorization, content-type, event-type, idempotency-key, last-event-id")
+			header.Set("Access-Control-Max-Age", "600")
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		protected.ServeHTTP(w, r)
+	})
+}
+
+// withoutBody refuses a body where none belongs: what a proxy and we might
+// understand differently is not worth reading.
+func (g *Gateway) withoutBody(next http.Handler) http.Handler {
+	refuse := g.answering(func(http.ResponseWriter, *http.Request) error { return errUnwantedBody })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost && (r.ContentLength != 0 || len(r.TransferEncoding) > 0) {
+			refuse(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// healthy answers as long as the process can.
+func (g *Gateway) healthy(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, "application/json", http.StatusOK, map[string]string{"status": "alive"})
+}
+
+// ready is for balancers: whether to send anybody here.
+func (g *Gateway) ready(w http.ResponseWriter, _ *http.Request) error {
+	if g.draining.Load() {
+		return errDraining
+	}
+	if !g.hub.DownSince().IsZero() {
+		return errUnavailable
+	}
+	writeJSON(w, "application/json", http.StatusOK, map[string]string{"status": "ready"})
+	return nil
+}

@@ -1,0 +1,127 @@
+// Package static is what a browser gets from a gateway: the demo chat, a page
+// that needs nothing but the public HTTP surface every other client uses.
+//
+//	GET /          index.html, the chat of the room in ?room=
+//	GET /chat.css  how it looks
+//	GET /chat.js   how it works: one ES module, no dependency, no build step
+//	GET /icon.svg  the icon
+//
+// The files are embedded, so a gateway is one binary, and they are served with
+// the tightest policy they can live under: no inline script or style, nothing
+// from elsewhere, no string ever turned into markup. What strangers say in a
+// room therefore stays text, even should the page have a fault.
+//
+// Names carry no version: each file is kept by the browser and asked for again
+// with its ETag, so that after a deploy a page and its script always match.
+package static
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/base64"
+	"net/http"
+	"strings"
+	"time"
+)
+
+//go:embed index.html chat.css chat.js icon.svg
+var files embed.FS
+
+// assets says what is served where.
+var assets = []struct{ path, file, contentType string }{
+	{"/", "index.html", "text/html; charset=utf-8"},
+	{"/chat.css", "chat.css", "text/css; charset=utf-8"},
+	{"/chat.js", "chat.js", "text/javascript; charset=utf-8"},
+	{"/icon.svg", "icon.svg", "image/svg+xml"},
+}
+
+// policy is the Content-Security-Policy of every answer: script, style and
+// icon from here, requests to here, and nothing else at all.
+var policy = strings.Join([]string{
+	"default-src 'none'",
+	"script-src 'self'",
+	"style-src 'self'",
+	"img-src 'self'",
+	"connect-src 'self'",
+	"base-uri 'none'",
+	"form-action 'self'",
+	"frame-ancestors 'none'",
+	"require-trusted-types-for 'script'",
+	"trusted-types 'none'",
+}, "; ")
+
+// headers go with every answer, errors included.
+var headers = map[string]string{
+	"Cache-Control":                "no-cache",
+	"Content-Security-Policy":      policy,
+	"Cross-Origin-Opener-Policy":   "same-origin",
+	"Cross-Origin-Resource-Policy": "same-origin",
+	"Permissions-Policy":           "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+	"Referrer-Policy":              "no-referrer",
+	"X-Content-Type-Options":       "nosniff",
+	"X-Frame-Options":              "DENY",
+}
+
+// Paths lists the paths that Handler answers, for a router to mount. The list
+// is the caller's own.
+func Paths() []string {
+	paths := make([]string, len(assets))
+	for i, a := range assets {
+		paths[i] = a.path
+	}
+	return paths
+}
+
+// Handler serves the files at Paths to GET and HEAD, with strong ETags and
+// answers 304 to who has them. Other methods get 405, other paths 404. It
+// holds no state but the files and may be shared.
+func Handler() http.Handler {
+	served := make(map[string]*file, len(assets))
+	for _, a := range assets {
+		served[a.path] = load(a.file, a.contentType)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for name, value := range headers {
+			w.Header().Set(name, value)
+		}
+		f, ok := served[r.URL.Path]
+		if !ok {
+			http.Error(w, "there is no such page here", http.StatusNotFound)
+			return
+		}
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "this page can only be read", http.StatusMethodNotAllowed)
+			return
+		}
+		f.ServeHTTP(w, r)
+	})
+}
+
+// file is one embedded file, ready to be sent.
+type file struct {
+	body        []byte
+	contentType string
+	etag        string
+}
+
+func load(name, contentType string) *file {
+	body, err := files.ReadFile(name)
+	if err != nil {
+		panic("static: " + err.Error()) // assets names a file that was not embedded: a fault of the build
+	}
+	sum := sha256.Sum256(body)
+	return &file{
+		body:        body,
+		contentType: contentType,
+		etag:        `"` + base64.RawURLEncoding.EncodeToString(sum[:18]) + `"`,
+	}
+}
+
+func (f *file) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", f.contentType)
+	w.Header().Set("ETag", f.etag)
+	// No modification time: embedded files have none, and the ETag says it better.
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.body))
+}
