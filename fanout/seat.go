@@ -211,24 +211,25 @@ func (rd *reader) close() {
 // begin finds the seat's first position.
 func (s *seat) begin(ctx context.Context, start Start) error {
 	r := s.room
-	refreshed := false
+	came := time.Now()
 	for {
 		x, opened, live, settled := r.extentNow()
 		res := x.Resolve(start)
-		sure := live && (refreshed || !res.doubtful() || start.kind == fromBad)
+		sure := live && (!res.doubtful() || start.kind == fromBad || r.readSince(came))
 		// Cut off from the log, a room still knows the history up to its head.
 		usable := opened && !s.reachable() && (res.Reason == "" || start.kind == fromBad)
 		if sure || usable {
 			s.settle(start, res, x)
 			return nil
 		}
+		var again <-chan time.Time
 		if live {
-			// The cursor may come from a node that is ahead of this one.
-			r.refresh()
-			refreshed = true
-			continue
+			// The cursor may come from a node that is ahead of this one. Of a
+			// herd with such cursors one looks, and not all the time.
+			again, settled = time.After(r.refreshSoon()), nil
 		}
 		select {
+		case <-again:
 		case <-settled:
 		case <-ctx.Done():
 			if s.usableNow(start) {
