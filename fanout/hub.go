@@ -118,6 +118,14 @@ func (h *Hub) Append(ctx context.Context, room string, drafts []Draft) ([]Receip
 	return receipts, err
 }
 
+// Read is Log.Read, but fails at once while the room is known to be out of reach.
+func (h *Hub) Read(ctx context.Context, room string, after int64, limit int) (History, error) {
+	if !h.log.DownSince(room).IsZero() {
+		return History{}, ErrUnavailable
+	}
+	return h.log.Read(ctx, room, after, limit)
+}
+
 // Broadcast is Log.Broadcast, but fails at once while the room is known to be out of reach.
 func (h *Hub) Broadcast(ctx context.Context, room string, d Draft) (int64, error) {
 	if !h.log.DownSince(room).IsZero() {
