@@ -60,7 +60,7 @@ func (h *Hub) readFrom(ctx context.Context, room string, start Start, limit int)
 		return History{}, Resolution{}, ErrBadCursor
 	}
 	for {
-		history, err := h.log.Read(ctx, room, after, limit)
+		history, err := h.Read(ctx, room, after, limit)
 		if err != nil {
 			return History{}, Resolution{}, err
 		}
@@ -148,7 +148,7 @@ func (h *Hub) readBefore(ctx context.Context, room string, start Start, limit in
 	case fromBad:
 		return History{}, ErrBadCursor
 	case fromEarliest:
-		history, err := h.log.Read(ctx, room, -1, 0)
+		history, err := h.Read(ctx, room, -1, 0)
 		return history, err
 	case fromPosition:
 	default:
@@ -168,14 +168,14 @@ func (h *Hub) readBefore(ctx context.Context, room string, start Start, limit in
 
 // readAll reads until it has limit events, or all: the log may give fewer at a time.
 func (h *Hub) readAll(ctx context.Context, room string, after int64, limit int) (History, error) {
-	history, err := h.log.Read(ctx, room, after, limit)
+	history, err := h.Read(ctx, room, after, limit)
 	for err == nil && len(history.Events) > 0 && len(history.Events) < limit {
 		last := history.Events[len(history.Events)-1].Seq
 		if last >= history.Head {
 			break
 		}
 		var more History
-		more, err = h.log.Read(ctx, room, int64(last), limit-len(history.Events))
+		more, err = h.Read(ctx, room, int64(last), limit-len(history.Events))
 		if len(more.Events) == 0 || more.Events[0].Seq != last+1 {
 			break
 		}
@@ -229,7 +229,7 @@ func (h *Hub) Poll(ctx context.Context, opt StreamOptions, limit int, wait time.
 			page.Next = cursorOf(opt.Rooms, shown)
 			return page, nil
 		}
-		if err != nil || !h.DownSince().IsZero() {
+		if err != nil || !s.downSince().IsZero() {
 			return Page{}, ErrUnavailable
 		}
 		if err := w.wait(ctx, left); err != nil {

@@ -54,13 +54,13 @@ type Hub struct {
 	streams     registry
 	looks       map[look]*look       // that streams have in common
 	asked       map[string]*question // what other nodes were asked
-	linkChanged chan struct{}        // closed when downFrom changes, and replaced
+	linkChanged chan struct{}        // closed by Link, and replaced
 	draining    bool
 	drained     chan struct{} // closed when, draining, no stream is left
 	empty       sync.Once     // closes drained
 
-	downFrom  atomic.Int64 // since when the log is out of reach, in Unix nanoseconds; 0 if it is not
-	ringBytes atomic.Int64 // of all rooms
+	links     atomic.Uint32 // counts the calls of Link
+	ringBytes atomic.Int64  // of all rooms
 }
 
 // ErrClosed says that the hub no longer opens streams.
@@ -136,24 +136,12 @@ func (h *Hub) spawn(f func()) bool {
 // Log is the log that the hub is on.
 func (h *Hub) Log() Log { return h.log }
 
-// DownSince says since when the log is out of reach; zero if it is not.
-func (h *Hub) DownSince() time.Time {
-	if from := h.downFrom.Load(); from != 0 {
-		return time.Unix(0, from)
-	}
-	return time.Time{}
-}
+// DownSince says since when no part of the log can be reached; zero if some can.
+func (h *Hub) DownSince() time.Time { return h.log.DownSince("") }
 
-// link is DownSince, with a channel that is closed when that changes.
-func (h *Hub) link() (down time.Time, changed <-chan struct{}) {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	return h.DownSince(), h.linkChanged
-}
-
-// Append is Log.Append, but fails at once while the log is known to be out of reach.
+// Append is Log.Append, but fails at once while the room is known to be out of reach.
 func (h *Hub) Append(ctx context.Context, room string, drafts []Draft) ([]Receipt, error) {
-	if !h.DownSince().IsZero() {
+	if !h.log.DownSince(room).IsZero() {
 		return nil, ErrUnavailable
 	}
 	receipts, err := h.log.Append(ctx, room, drafts)
@@ -161,9 +149,17 @@ func (h *Hub) Append(ctx context.Context, room string, drafts []Draft) ([]Receip
 	return receipts, err
 }
 
-// Broadcast is Log.Broadcast, but fails at once while the log is known to be out of reach.
+// Read is Log.Read, but fails at once while the room is known to be out of reach.
+func (h *Hub) Read(ctx context.Context, room string, after int64, limit int) (History, error) {
+	if !h.log.DownSince(room).IsZero() {
+		return History{}, ErrUnavailable
+	}
+	return h.log.Read(ctx, room, after, limit)
+}
+
+// Broadcast is Log.Broadcast, but fails at once while the room is known to be out of reach.
 func (h *Hub) Broadcast(ctx context.Context, room string, d Draft) (int64, error) {
-	if !h.DownSince().IsZero() {
+	if !h.log.DownSince(room).IsZero() {
 		return 0, ErrUnavailable
 	}
 	at, err := h.log.Broadcast(ctx, room, d)
@@ -261,32 +257,32 @@ func (h *Hub) Following(room string) {
 }
 
 // Lost implements Feed.
-func (h *Hub) Lost() {
+func (h *Hub) Lost(rooms []string) {
 	h.stats.Losses.Add(1)
-	for _, r := range h.allRooms() {
-		r.lose()
+	for _, name := range rooms {
+		if r := h.room(name); r != nil {
+			r.lose()
+		}
 	}
 }
 
 // Link implements Feed.
-func (h *Hub) Link(up bool) {
+func (h *Hub) Link() {
 	h.mu.Lock()
-	was := h.downFrom.Load() == 0
-	if was == up {
-		h.mu.Unlock()
-		return
-	}
-	if up {
-		h.downFrom.Store(0)
-	} else {
-		h.downFrom.Store(time.Now().UnixNano())
-	}
 	close(h.linkChanged)
 	h.linkChanged = make(chan struct{})
+	h.links.Add(1)
 	h.mu.Unlock()
 	for _, s := range h.allStreams() {
 		s.nudge()
 	}
+}
+
+// linkChange gives a channel that is closed when DownSince may have changed.
+func (h *Hub) linkChange() <-chan struct{} {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.linkChanged
 }
 
 func (h *Hub) allRooms() []*room {

@@ -3,6 +3,7 @@ package fanout
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // seat is a stream's place in one room. While it is enrolled it holds a place
@@ -39,36 +40,48 @@ type item struct {
 	at    *Position // where the seat is behind it
 }
 
-// from is the number behind which the seat's next event comes.
-func (s *seat) from() uint64 {
+// after is the position behind which the seat's next event comes.
+func (s *seat) after() Position {
 	if s.hole != nil {
-		return s.hole.before.Seq
+		return s.hole.before
 	}
-	return s.at.Seq
+	return *s.at
 }
 
 // breakLocked takes an enrolled seat out of a history that the log no longer
 // has. The room's extent is at res.From already. Who has not seen beyond that
 // point of a truncated history has nothing to be told.
 func (s *seat) breakLocked(r *room, res Resolution) {
-	if res.Reason == ReasonTruncated && s.from() <= res.From {
+	seq := s.after().Seq
+	if res.Reason == ReasonTruncated && seq <= res.From {
 		return
 	}
 	missed := int64(-1)
-	if from := s.from(); res.Reason == ReasonPurged && res.From >= from {
-		missed = int64(res.From - from)
+	if res.Reason == ReasonPurged && res.From >= seq {
+		missed = int64(res.From - seq)
 	}
-	s.gapLocked(r, res.Reason, res.From, missed)
+	s.leaveGap(r.extent.Lineage, Resolution{Reason: res.Reason, From: res.From, Missed: missed})
 	s.place, s.early = r.ring.end(), 0
 }
 
-// gapLocked leaves a gap before the seat's next event, which is number from+1.
-func (s *seat) gapLocked(r *room, reason Reason, from uint64, missed int64) {
-	after := s.at.String()
-	if s.hole != nil {
-		after = s.hole.After // nobody was told yet
+// leaveGap leaves a gap before the seat's next event, which is number
+// res.From+1. Where an earlier gap was not shown yet, the two become one. The
+// caller holds the room's lock.
+func (s *seat) leaveGap(l Lineage, res Resolution) {
+	gap := &Gap{Room: s.room.name, After: s.at.String(), Missed: res.Missed, Reason: res.Reason, before: l.Position(res.From)}
+	if earlier := s.hole; earlier != nil {
+		gap.After = earlier.After
+		if res.Reason == ReasonTrimmed || res.Reason == ReasonSlow {
+			gap.Reason = earlier.Reason // what has been trimmed since is a part of it
+		}
+		if gap.Missed >= 0 {
+			gap.Missed += max(earlier.Missed, 0)
+		}
+		if earlier.Missed < 0 {
+			gap.Missed = -1
+		}
 	}
-	s.hole = &Gap{Room: r.name, After: after, Missed: missed, Reason: reason, before: r.extent.Lineage.Position(from)}
+	s.hole = gap
 }
 
 // take appends what is due to the seat, about as much as one write should
@@ -82,7 +95,7 @@ func (s *seat) take(items []item) (_ []item, older, more bool) {
 		s.enrolled, s.behind = false, true
 	}
 	if !s.enrolled && !s.enrolLocked() {
-		return items, r.opened && s.from() < r.extent.Head, false
+		return items, r.opened && s.after().Seq < r.extent.Head, false
 	}
 	if s.hole != nil {
 		next, known := r.nextPositionLocked(s.place)
@@ -139,20 +152,18 @@ func (s *seat) enrolLocked() bool {
 	if !r.opened {
 		return false
 	}
-	if s.hole == nil {
-		if res := s.resolve(r.extent); res.Reason != "" {
-			if r.live && !s.checked {
-				// The seat may have read from the log what has not come here yet.
-				s.checked = true
-				r.catchUpLocked()
-			}
-			if !r.live {
-				return false
-			}
-			s.gapLocked(r, res.Reason, res.From, res.Missed)
+	if res := s.resolve(r.extent); res.Reason != "" {
+		if r.live && !s.checked && res.Reason != ReasonTrimmed && res.Reason != ReasonSlow {
+			// The seat may have read from the log what has not come here yet.
+			s.checked = true
+			r.catchUpLocked()
 		}
+		if !r.live {
+			return false
+		}
+		s.leaveGap(r.extent.Lineage, res)
 	}
-	place, ok := r.ring.placeAfter(s.from(), r.extent.Head)
+	place, ok := r.ring.placeAfter(s.after().Seq, r.extent.Head)
 	if !ok {
 		return false
 	}
@@ -163,7 +174,7 @@ func (s *seat) enrolLocked() bool {
 // resolve says how a seat that was under way goes on. What it has seen was in
 // the log, so it cannot be wrong: if it is beyond the head, the log has lost it.
 func (s *seat) resolve(x Extent) Resolution {
-	res := x.Resolve(At(*s.at))
+	res := x.Resolve(At(s.after()))
 	switch {
 	case res.Reason == ReasonBadCursor:
 		res.Reason = ReasonTruncated
@@ -179,25 +190,26 @@ const ReasonSlow Reason = "slow"
 // begin finds the seat's first position.
 func (s *seat) begin(ctx context.Context, start Start) error {
 	r := s.room
-	refreshed := false
+	came := time.Now()
 	for {
-		down, linkChanged := r.hub.link()
+		linkChanged := r.hub.linkChange()
 		x, opened, live, settled := r.extentNow()
 		res := x.Resolve(start)
-		sure := live && (refreshed || !res.doubtful() || start.kind == fromBad)
+		sure := live && (!res.doubtful() || start.kind == fromBad || r.readSince(came))
 		// Cut off from the log, a room still knows the history up to its head.
-		usable := opened && !down.IsZero() && (res.Reason == "" || start.kind == fromBad)
+		usable := opened && !s.downSince().IsZero() && (res.Reason == "" || start.kind == fromBad)
 		if sure || usable {
 			s.settle(start, res, x)
 			return nil
 		}
+		var again <-chan time.Time
 		if live {
-			// The cursor may come from a node that is ahead of this one.
-			r.refresh()
-			refreshed = true
-			continue
+			// The cursor may come from a node that is ahead of this one. Of a
+			// herd with such cursors one looks, and not all the time.
+			again, settled = time.After(r.refreshSoon()), nil
 		}
 		select {
+		case <-again:
 		case <-settled:
 		case <-linkChanged:
 		case <-ctx.Done():
@@ -208,6 +220,9 @@ func (s *seat) begin(ctx context.Context, start Start) error {
 		}
 	}
 }
+
+// downSince says since when the room is out of reach; zero if it is not.
+func (s *seat) downSince() time.Time { return s.room.hub.log.DownSince(s.room.name) }
 
 // doubtful says that a room which is a little behind its log would come to the
 // same resolution, wrongly.
@@ -234,10 +249,8 @@ func (s *seat) settle(start Start, res Resolution, x Extent) {
 	if res.Reason == "" {
 		return
 	}
-	s.hole = &Gap{Room: r.name, Missed: res.Missed, Reason: res.Reason, before: x.Lineage.Position(res.From)}
-	if start.kind == fromPosition {
-		s.hole.After = start.at.String()
-	}
+	s.leaveGap(x.Lineage, res)
+	s.hole.After = start.at.String()
 }
 
 // sharedLocked gives a position that idle streams, most of which are at the
@@ -252,18 +265,19 @@ func (r *room) sharedLocked(p Position) *Position {
 // readOlder appends a page of older events, so that the seat comes closer to
 // the ring. It waits for the log.
 func (s *seat) readOlder(ctx context.Context, items []item) ([]item, error) {
-	p, err := s.room.page(ctx, s.from())
+	s.room.mu.Lock()
+	after := s.after().Seq
+	s.room.mu.Unlock()
+	p, err := s.room.page(ctx, after)
 	if err != nil {
 		return items, err
 	}
-	s.room.mu.Lock() // guards at and hole; nobody else changes them while the seat is not enrolled
+	s.room.mu.Lock() // nobody else changes at and hole while the seat is not enrolled
 	defer s.room.mu.Unlock()
-	if s.hole == nil {
-		if res := s.resolve(p.extent); res.Reason != "" {
-			s.hole = &Gap{Room: s.room.name, After: s.at.String(), Missed: res.Missed, Reason: res.Reason, before: p.extent.Lineage.Position(res.From)}
-		}
+	if res := s.resolve(p.extent); res.Reason != "" {
+		s.leaveGap(p.extent.Lineage, res)
 	}
-	frames := p.after(s.from())
+	frames := p.after(s.after().Seq)
 	if len(frames) == 0 {
 		return items, nil // a hole stands before its events, which come with another page, or with the ring
 	}

