@@ -277,7 +277,7 @@ func (sh *shard) driveAside(s *Stream, first []byte) {
 			s.hangUp(to.whole)
 			return
 		case err == nil:
-			if sh.takeBack(s) {
+			if s.park() == nil && sh.takeBack(s) {
 				return
 			}
 			s.End(ByeGone)
@@ -306,10 +306,10 @@ func (sh *shard) takeBack(s *Stream) bool {
 // it no longer waits.
 func (sh *shard) cut(s *Stream) {
 	sh.mu.Lock()
-	conn := s.conn
+	raw := s.raw
 	sh.mu.Unlock()
-	if conn != nil {
-		_ = conn.Close() // who drives it notices
+	if raw != nil {
+		shutDown(raw)
 	}
 }
 

@@ -1,8 +1,11 @@
 package fanout
 
 import (
+	"os"
 	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // writeNow writes what a socket takes without waiting; it is no error if that
@@ -34,5 +37,31 @@ func swallow(raw syscall.RawConn) {
 				return
 			}
 		}
+	})
+}
+
+// duplicate gives a file for the same socket, which Go's poller knows nothing of.
+func duplicate(raw syscall.RawConn) (*os.File, error) {
+	fd := -1
+	var result error
+	err := raw.Control(func(old uintptr) {
+		if result = unix.SetNonblock(int(old), false); result != nil { // or os would have it polled
+			return
+		}
+		fd, result = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
+	})
+	if err == nil {
+		err = result
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("duplicating a socket", err)
+	}
+	return os.NewFile(uintptr(fd), "stream"), nil
+}
+
+// shutDown breaks a connection, so that whoever waits for it does so no longer.
+func shutDown(raw syscall.RawConn) {
+	_ = raw.Control(func(fd uintptr) {
+		_ = unix.Shutdown(int(fd), unix.SHUT_RDWR) // it may be broken already
 	})
 }

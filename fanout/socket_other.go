@@ -5,6 +5,7 @@ package fanout
 import (
 	"context"
 	"errors"
+	"os"
 	"syscall"
 )
 
@@ -18,3 +19,5 @@ func (*poller) close()                            {}
 func hungUp(syscall.RawConn) bool                 { return false }
 func writeNow(uintptr, []byte) (int, error)       { return 0, nil }
 func swallow(syscall.RawConn)                     {}
+func duplicate(syscall.RawConn) (*os.File, error) { return nil, errors.ErrUnsupported }
+func shutDown(syscall.RawConn)                    {}

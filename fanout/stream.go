@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"io"
 	"math"
 	mathrand "math/rand/v2"
-	"net"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -89,8 +89,8 @@ type Stream struct {
 	away  bool          // a goroutine drives the stream, not the shard; belongs to the shard
 	timed bool          // the stream is in the shard's wheel; belongs to the shard
 
-	conn  net.Conn        // if it was taken over; nil again when it is closed
-	raw   syscall.RawConn // of conn
+	conn  io.Closer       // that was taken over: a net.Conn, or, once parked, an *os.File; nil when it is closed
+	raw   syscall.RawConn // of conn; nil if nothing watches it
 	terms *Terms          // of conn
 	next  *Stream         // in a slot of the shard's wheel
 }

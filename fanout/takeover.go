@@ -3,6 +3,7 @@ package fanout
 import (
 	"io"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -29,9 +30,9 @@ func (t *Terms) timeout() time.Duration {
 func (s *Stream) Serve(conn net.Conn, head []byte, terms *Terms) {
 	h := s.hub()
 	s.conn, s.terms = conn, terms
-	raw, ok := h.watch(conn, s.slot)
+	raw, ok := h.watchable(conn)
 	if !ok {
-		s.serveAside(head)
+		s.serveAside(conn, head)
 		return
 	}
 	s.raw, s.away = raw, true
@@ -45,12 +46,8 @@ func (s *Stream) Serve(conn net.Conn, head []byte, terms *Terms) {
 	sh.driveAside(s, head)
 }
 
-// watch has the poller watch a connection, if that is possible.
-func (h *Hub) watch(conn net.Conn, slot uint32) (syscall.RawConn, bool) {
-	sc, ok := conn.(syscall.Conn)
-	if !ok {
-		return nil, false
-	}
+// watchable says whether a connection can be parked.
+func (h *Hub) watchable(conn net.Conn) (syscall.RawConn, bool) {
 	h.pollOnce.Do(func() {
 		p, err := newPoller()
 		if err != nil {
@@ -63,14 +60,12 @@ func (h *Hub) watch(conn net.Conn, slot uint32) (syscall.RawConn, bool) {
 		}
 		h.poller = p
 	})
-	if h.poller == nil {
+	sc, ok := conn.(syscall.Conn)
+	if !ok || h.poller == nil {
 		return nil, false
 	}
 	raw, err := sc.SyscallConn()
-	if err != nil || h.poller.add(raw, slot) != nil {
-		return nil, false
-	}
-	return raw, true
+	return raw, err == nil
 }
 
 // hungUp has a shard look whether the client of a slot has hung up.
@@ -86,10 +81,36 @@ func (h *Hub) hungUp(slot uint32) {
 	}
 }
 
+// park puts a file in the place of the stream's net.Conn, for the same socket,
+// and has the poller watch it. A net.Conn costs 0.9 KB of memory, most of it so
+// that goroutines can wait for it: for a stream that is not away none does.
+func (s *Stream) park() error {
+	conn, ok := s.conn.(net.Conn)
+	if !ok {
+		return nil // it is parked
+	}
+	file, err := duplicate(s.raw)
+	if err != nil {
+		return err
+	}
+	raw, err := file.SyscallConn()
+	if err == nil {
+		err = s.hub().poller.add(raw, s.slot)
+	}
+	if err != nil {
+		_ = file.Close() // it was of no use
+		return err
+	}
+	sh := s.waker.Load().shard
+	sh.mu.Lock()
+	s.conn, s.raw = file, raw
+	sh.mu.Unlock()
+	return conn.Close()
+}
+
 // serveAside is Serve where there is no poller that notices hang-ups, or for
 // a connection that it cannot watch: a goroutine reads, to see the client leave.
-func (s *Stream) serveAside(head []byte) {
-	conn := s.conn
+func (s *Stream) serveAside(conn net.Conn, head []byte) {
 	var watch sync.WaitGroup
 	watch.Go(func() {
 		_, _ = io.Copy(io.Discard, conn) // which ends with the connection, one way or another
@@ -115,7 +136,7 @@ func (s *Stream) hangUp(gently bool) {
 
 // detach takes the connection from the stream, which may be remembered for a
 // while by a wheel or a queue.
-func (s *Stream) detach() (net.Conn, syscall.RawConn) {
+func (s *Stream) detach() (io.Closer, syscall.RawConn) {
 	if w := s.waker.Load(); w.shard != nil {
 		w.shard.mu.Lock() // others look whether there is a connection
 		defer w.shard.mu.Unlock()
@@ -177,17 +198,26 @@ func (s *Stream) writeWaiting(out []byte) error {
 	if len(out) == 0 {
 		return nil
 	}
-	for len(out) > 0 {
-		if err := s.conn.SetWriteDeadline(time.Now().Add(s.terms.timeout())); err != nil {
+	conn, ok := s.conn.(net.Conn)
+	if file, parked := s.conn.(*os.File); !ok && parked {
+		c, err := net.FileConn(file)
+		if err != nil {
 			return err
 		}
-		n, err := s.conn.Write(out[:min(len(out), writeStep)])
+		defer c.Close()
+		conn = c
+	}
+	for len(out) > 0 {
+		if err := conn.SetWriteDeadline(time.Now().Add(s.terms.timeout())); err != nil {
+			return err
+		}
+		n, err := conn.Write(out[:min(len(out), writeStep)])
 		if err != nil {
 			return err
 		}
 		out = out[n:]
 	}
-	return s.conn.SetWriteDeadline(time.Time{}) // or the shard's writes would fail later
+	return conn.SetWriteDeadline(time.Time{}) // or what is written without waiting would fail later
 }
 
 // pen writes to a descriptor what it takes at once. It exists so that a write
