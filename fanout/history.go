@@ -212,57 +212,68 @@ func (h *Hub) Poll(ctx context.Context, opt StreamOptions, limit int, wait time.
 		return Page{}, err
 	}
 	defer s.close()
-	s.shown = make([]Position, len(s.reader.seats))
-	for i, seat := range s.reader.seats {
-		s.shown[i] = seat.cursor()
-		if seat.refused() {
+	w := s.sitAside()
+	page := Page{}
+	shown := make([]Position, s.seats())
+	for i := range shown {
+		if s.seat(i).refused() {
 			return Page{}, ErrBadCursor
 		}
+		shown[i] = *s.seat(i).at
 	}
-	var page Page
-	var items []item
 	deadline := time.Now().Add(wait)
 	for {
-		items, err = s.reader.next(ctx, items[:0])
-		for i := range items {
-			if len(page.Events) < limit {
-				s.collect(&page, &items[i])
-			}
-		}
+		err := s.fill(ctx, &page, shown, limit)
 		left := time.Until(deadline)
-		if len(page.Events)+len(page.Gaps) > 0 || left <= 0 || s.end.Load() != nil {
-			page.Next = cursorOf(opt.Rooms, s.shown)
+		if len(page.Events)+len(page.Gaps) > 0 || left <= 0 || s.ending() != "" {
+			page.Next = cursorOf(opt.Rooms, shown)
 			return page, nil
 		}
-		if err != nil || !s.reader.downSince().IsZero() {
+		if err != nil || !s.downSince().IsZero() {
 			return Page{}, ErrUnavailable
 		}
-		if err := s.reader.wait(ctx, left); err != nil {
+		if err := w.wait(ctx, left); err != nil {
 			return Page{}, err
 		}
 	}
 }
 
-func (s *Stream) collect(page *Page, it *item) {
-	if it.gap == nil && it.frame.gap != nil {
-		it.gap = it.frame.gap
+// fill puts what is due into a page, as long as there is room, and shown behind it.
+func (s *Stream) fill(ctx context.Context, page *Page, shown []Position, limit int) error {
+	for i := range shown {
+		seat := s.seat(i)
+		items, older, more := seat.take(nil)
+		var err error
+		if older {
+			items, err = seat.readOlder(ctx, items)
+		}
+		for j := range items {
+			if len(page.Events) < limit {
+				s.collect(page, &items[j], &shown[i])
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if older || more {
+			s.nudge()
+		}
 	}
-	if it.gap != nil {
-		s.move(it)
-		page.Gaps = append(page.Gaps, it.gap)
-		return
-	}
-	if it.frame.numbered() {
-		s.move(it)
-	}
-	if s.wants(&it.frame.event) {
-		page.Events = append(page.Events, it.frame.event)
-	}
+	return nil
 }
 
-// refused says that the start was a cursor which leads nowhere.
-func (s *seat) refused() bool {
-	s.room.mu.Lock()
-	defer s.room.mu.Unlock()
-	return s.gap != nil && s.gap.Reason == ReasonBadCursor
+func (s *Stream) collect(page *Page, it *item, shown *Position) {
+	if it.at != nil {
+		*shown = *it.at
+	}
+	gap := it.gap
+	if gap == nil {
+		gap = it.frame.gap
+	}
+	switch {
+	case gap != nil:
+		page.Gaps = append(page.Gaps, gap)
+	case s.wants(&it.frame.event):
+		page.Events = append(page.Events, it.frame.event)
+	}
 }
