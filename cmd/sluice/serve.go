@@ -143,7 +143,7 @@ type node struct {
 // serve listens until ctx ends, or something fails, and then drains. When it
 // returns, nothing of the node runs any more.
 func (n *node) serve(ctx context.Context) error {
-	public, err := net.Listen("tcp", n.cmd.Listen)
+	public, err := listen(ctx, n.cmd.Listen, n.cmd.WriteTimeout)
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}
