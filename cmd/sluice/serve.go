@@ -234,6 +234,9 @@ func (n *node) drain(servers []*http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), n.cmd.Drain)
 	defer cancel()
 	n.gateway.Drain()
+	for _, srv := range servers {
+		srv.SetKeepAlivesEnabled(false) // a connection closes behind an answer, rather than before a request
+	}
 	n.hub.Drain(ctx, n.cmd.Drain*8/10)
 	for _, srv := range servers {
 		if err := srv.Shutdown(ctx); err != nil {
