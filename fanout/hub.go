@@ -49,6 +49,7 @@ type Hub struct {
 	draining bool
 
 	ringBytes atomic.Int64 // of all rooms
+	leases    leases       // of the streams that end
 }
 
 // ErrClosed says that the hub no longer opens streams.
@@ -171,8 +172,9 @@ func (h *Hub) sweep() {
 		select {
 		case <-h.ctx.Done():
 			return
-		case <-idle.C:
+		case now := <-idle.C:
 			h.closeIdle()
+			h.leases.check(now)
 		case <-check.C:
 			h.checkSilent()
 		}

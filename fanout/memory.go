@@ -13,6 +13,7 @@ import (
 // starts empty; what it held is gone when the process ends, which clients that
 // come back are told by a gap. Use NewMemory.
 type Memory struct {
+	memoryStore
 	keep Retention
 
 	mu       sync.Mutex // guards the fields below; feed is called under it, so that events keep their order
@@ -30,7 +31,7 @@ type memoryRoom struct {
 	forget  time.Time // when even the numbering goes
 }
 
-type memoryKey struct{ room, key string }
+type memoryKey struct{ room, from, key string }
 
 type keyed struct {
 	fingerprint [sha256.Size]byte
@@ -137,7 +138,7 @@ func (m *Memory) known(room string, d *Draft, now time.Time) (keyed, bool) {
 	if d.Key == "" {
 		return keyed{}, false
 	}
-	k, ok := m.keys[memoryKey{room, d.Key}]
+	k, ok := m.keys[memoryKey{room, d.From, d.Key}]
 	return k, ok && now.Before(k.expires)
 }
 
@@ -162,7 +163,7 @@ func (m *Memory) appendLocked(room string, d *Draft, now time.Time) Receipt {
 	r.expires, r.forget = now.Add(m.keep.Age), now.Add(m.keep.memory())
 	receipt := Receipt{Position: e.Position, At: e.At}
 	if d.Key != "" {
-		m.keys[memoryKey{room, d.Key}] = keyed{fingerprint(d), receipt, now.Add(m.keep.Keys)}
+		m.keys[memoryKey{room, d.From, d.Key}] = keyed{fingerprint(d), receipt, now.Add(m.keep.Keys)}
 	}
 	if m.feed != nil && m.followed[room] {
 		m.feed.Event(e)

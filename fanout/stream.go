@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"math/rand/v2"
@@ -29,6 +30,11 @@ type StreamOptions struct {
 	Retry     time.Duration // told to the client, jittered; 2 s if zero
 	Padding   int           // bytes of comment in the first write
 	MaxAge    time.Duration // after about which the stream ends by itself; never if zero
+
+	ID      string // of a stream that is open anew; a fresh one if empty
+	Turn    int    // how often it was
+	Lease   Lease
+	OnClose func() // called once, when the stream has ended; it must not block
 }
 
 // ByeReason says why a stream ends.
@@ -49,11 +55,13 @@ const (
 // Stream is one open response that carries events to one client. Open makes
 // it; then Run is called, once.
 type Stream struct {
-	id     string
-	opt    StreamOptions
-	hub    *Hub
-	reader *reader
-	end    atomic.Pointer[ByeReason]
+	id       string
+	opt      StreamOptions
+	hub      *Hub
+	reader   *reader
+	end      atomic.Pointer[ByeReason]
+	leased   leased                    // guarded by hub.leases
+	expiring atomic.Pointer[time.Time] // the lease's end, while the client is still to be told of it
 
 	// The fields below belong to Run.
 	shown    []Position // of each room: the last event written, or left out
@@ -75,7 +83,7 @@ func (h *Hub) Open(ctx context.Context, opt StreamOptions) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Stream{id: streamID(), opt: opt, hub: h, reader: rd}
+	s := &Stream{id: cmp.Or(opt.ID, streamID()), opt: opt, hub: h, reader: rd}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.draining {
@@ -83,6 +91,7 @@ func (h *Hub) Open(ctx context.Context, opt StreamOptions) (*Stream, error) {
 		return nil, ErrClosed
 	}
 	h.streams[s] = struct{}{}
+	h.leases.add(s, opt.Lease)
 	return s, nil
 }
 
@@ -108,7 +117,11 @@ func (s *Stream) close() {
 	s.hub.mu.Lock()
 	delete(s.hub.streams, s)
 	s.hub.mu.Unlock()
+	s.hub.leases.remove(s)
 	s.reader.close()
+	if s.opt.OnClose != nil {
+		s.opt.OnClose()
+	}
 }
 
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
@@ -175,6 +188,7 @@ func (s *Stream) appendDue(b []byte, items []item) []byte {
 	for i := range items {
 		b = s.appendItem(b, &items[i])
 	}
+	b = s.appendExpiring(b)
 	down := s.hub.DownSince()
 	switch {
 	case s.toldDown.IsZero() && !down.IsZero():
