@@ -1,4 +1,4 @@
-package fanout_test
+package fanout
 
 import (
 	"fmt"
@@ -7,30 +7,13 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"sluice/fanout"
-	"sluice/fanout/redistest"
 )
 
-func TestMemoryKeepsTheStoresPromises(t *testing.T) {
-	testStore(t, fanout.NewMemory(fanout.Retention{}))
+func TestLogsKeepTheStoresPromises(t *testing.T) {
+	eachLog(t, func(t *testing.T, open openLog) { testStore(t, open(t, Retention{})) })
 }
 
-func TestRedisKeepsTheStoresPromises(t *testing.T) {
-	testStore(t, openRedis(t, redistest.Start(t).URL()))
-}
-
-func openRedis(t *testing.T, url string) *fanout.Redis {
-	t.Helper()
-	log, err := fanout.OpenRedis(fanout.RedisOptions{URL: url})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { log.Close() })
-	return log
-}
-
-func testStore(t *testing.T, s fanout.Store) {
+func testStore(t *testing.T, s Store) {
 	t.Run("SwapNeedsWhatIsThere", func(t *testing.T) { testSwap(t, s) })
 	t.Run("OneOfManySwapsWins", func(t *testing.T) { testSwapRace(t, s) })
 	t.Run("ValuesExpire", func(t *testing.T) { testValuesExpire(t, s) })
@@ -38,7 +21,7 @@ func testStore(t *testing.T, s fanout.Store) {
 	t.Run("BucketsAreShared", func(t *testing.T) { testSpend(t, s) })
 }
 
-func swap(t *testing.T, s fanout.Store, key, old, value string, ttl time.Duration) bool {
+func swap(t *testing.T, s Store, key, old, value string, ttl time.Duration) bool {
 	t.Helper()
 	ok, err := s.Swap(t.Context(), key, orNothing(old), orNothing(value), ttl)
 	if err != nil {
@@ -54,7 +37,7 @@ func orNothing(s string) []byte {
 	return []byte(s)
 }
 
-func load(t *testing.T, s fanout.Store, key string) string {
+func load(t *testing.T, s Store, key string) string {
 	t.Helper()
 	value, err := s.Load(t.Context(), key)
 	if err != nil {
@@ -63,7 +46,7 @@ func load(t *testing.T, s fanout.Store, key string) string {
 	return string(value)
 }
 
-func testSwap(t *testing.T, s fanout.Store) {
+func testSwap(t *testing.T, s Store) {
 	for _, step := range []struct {
 		old, value string
 		want       bool
@@ -87,7 +70,7 @@ func testSwap(t *testing.T, s fanout.Store) {
 	}
 }
 
-func testSwapRace(t *testing.T, s fanout.Store) {
+func testSwapRace(t *testing.T, s Store) {
 	swap(t, s, "race", "", "start", time.Minute)
 	var won atomic.Int32
 	var tasks sync.WaitGroup
@@ -108,7 +91,7 @@ func testSwapRace(t *testing.T, s fanout.Store) {
 	}
 }
 
-func testValuesExpire(t *testing.T, s fanout.Store) {
+func testValuesExpire(t *testing.T, s Store) {
 	swap(t, s, "short", "", "a", 30*time.Millisecond)
 	for deadline := time.Now().Add(5 * time.Second); load(t, s, "short") != ""; {
 		if time.Now().After(deadline) {
@@ -123,7 +106,7 @@ func testValuesExpire(t *testing.T, s fanout.Store) {
 	}
 }
 
-func testMarks(t *testing.T, s fanout.Store) {
+func testMarks(t *testing.T, s Store) {
 	var at []time.Time
 	for i := range 3 {
 		when, err := s.Mark(t.Context(), "l", fmt.Sprint("m", i), time.Hour)
@@ -162,8 +145,8 @@ func testMarks(t *testing.T, s fanout.Store) {
 	}
 }
 
-func testSpend(t *testing.T, s fanout.Store) {
-	spend := func(list ...fanout.Spending) []time.Duration {
+func testSpend(t *testing.T, s Store) {
+	spend := func(list ...Spending) []time.Duration {
 		t.Helper()
 		full, err := s.Spend(t.Context(), list)
 		if err != nil || len(full) != len(list) {
@@ -173,14 +156,14 @@ func testSpend(t *testing.T, s fanout.Store) {
 	}
 	near := func(got, want time.Duration) bool { return got <= want && got > want-5*time.Second }
 	full := spend(
-		fanout.Spending{Key: "b", Cost: 20 * time.Second, Most: time.Minute},
-		fanout.Spending{Key: "c", Cost: time.Hour, Most: time.Minute},
-		fanout.Spending{Key: "b", Cost: 20 * time.Second, Most: time.Minute},
+		Spending{Key: "b", Cost: 20 * time.Second, Most: time.Minute},
+		Spending{Key: "c", Cost: time.Hour, Most: time.Minute},
+		Spending{Key: "b", Cost: 20 * time.Second, Most: time.Minute},
 	)
 	if !near(full[0], 20*time.Second) || !near(full[1], time.Minute) || !near(full[2], 40*time.Second) {
 		t.Errorf("full in %v, want 20 s, 1 min, 40 s", full)
 	}
-	if full := spend(fanout.Spending{Key: "b", Most: time.Minute}); !near(full[0], 40*time.Second) {
+	if full := spend(Spending{Key: "b", Most: time.Minute}); !near(full[0], 40*time.Second) {
 		t.Errorf("spending nothing: full in %v, want 40 s", full)
 	}
 	if full := spend(); len(full) != 0 {
