@@ -145,6 +145,9 @@ type StreamInfo struct {
 	Rooms []string `json:"rooms"`
 }
 
+// Drop gives up a stream that was never run.
+func (s *Stream) Drop() { s.close() }
+
 // FindStream asks all nodes for a stream. ok is false if none of those that
 // answer has it.
 func (h *Hub) FindStream(ctx context.Context, id string) (info StreamInfo, ok bool, err error) {
