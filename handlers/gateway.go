@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -12,6 +13,7 @@ import (
 
 	"sluice/fanout"
 	"sluice/handlers/auth"
+	"sluice/handlers/limit"
 )
 
 // Config of a Gateway. The zero value works.
@@ -48,6 +50,7 @@ type Gateway struct {
 	limits   *limiter
 	revoked  *revocations
 	tickets  *tickets
+	refused  atomic.Pointer[limit.Descriptors] // of the public listener
 }
 
 // NewGateway gives the HTTP side of hub.
@@ -98,6 +101,14 @@ func (g *Gateway) Run(ctx context.Context) {
 			}
 		}
 	})
+}
+
+// Guard gives the public listener a bound: connections that would take the
+// last of so many file descriptors are turned away at once. 0 is no bound.
+func (g *Gateway) Guard(ln net.Listener, descriptors int) net.Listener {
+	guarded := limit.NewDescriptors(ln, descriptors)
+	g.refused.Store(guarded)
+	return guarded
 }
 
 // Drain makes the gateway say that it is not ready, and turn streams away.

@@ -380,4 +380,3 @@ func contains(list []string, s string) bool {
 	}
 	return false
 }
-
