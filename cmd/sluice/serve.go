@@ -173,11 +173,11 @@ func (n *node) serve(ctx context.Context) error {
 	if n.verifier != nil {
 		tasks.Go(func() { n.cmd.reload(hubCtx, n.verifier, n.logger) })
 	}
-	servers := []*http.Server{n.server(n.gateway.Handler())}
+	servers := []*http.Server{handlers.NewServer(n.gateway.Handler(), n.logger)}
 	guarded := n.gateway.Guard(public, descriptors())
 	tasks.Go(func() { cancel(n.serveOn(servers[0], guarded)) })
 	if admin != nil {
-		servers = append(servers, n.server(n.gateway.AdminHandler()))
+		servers = append(servers, handlers.NewServer(n.gateway.AdminHandler(), n.logger))
 		tasks.Go(func() { cancel(servers[1].Serve(admin)) })
 	}
 	n.announce(public.Addr(), admin)
@@ -206,25 +206,6 @@ func (n *node) listenAdmin() (net.Listener, error) {
 		return nil, fmt.Errorf("listening for the operator: %w", err)
 	}
 	return ln, nil
-}
-
-// server has the bounds that keep slow clients from holding connections: time
-// for the head here, for bodies and streams in the handlers, since a bound of
-// the whole response would cut streams.
-func (n *node) server(h http.Handler) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: 100,
-			SendPingTimeout:      30 * time.Second, // finds connections that are dead
-			PingTimeout:          15 * time.Second,
-			WriteByteTimeout:     30 * time.Second, // and those that take nothing
-		},
-		ErrorLog: slog.NewLogLogger(n.logger.Handler(), slog.LevelDebug),
-	}
 }
 
 func (n *node) serveOn(srv *http.Server, ln net.Listener) error {
