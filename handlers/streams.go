@@ -81,7 +81,11 @@ func (g *Gateway) streamVisitor(r *http.Request, query url.Values, rooms []strin
 	if g.cfg.Verifier != nil && query.Has("ticket") {
 		return g.present(r, query, rooms)
 	}
-	return g.admit(r, maySubscribe, rooms...)
+	v, err := g.admit(r, maySubscribe, rooms...)
+	if err == nil && v.subject != "" && !time.Now().Before(v.claims.Expires) {
+		return nil, errUnauthorized // what is good for a moment more, for clocks that differ, is no good for a stream
+	}
+	return v, err
 }
 
 // enter takes a place for a stream, which it gives back when it has closed.
