@@ -378,7 +378,7 @@ func TestADemotedServerIsFoundByTheCanary(t *testing.T) {
 	fresh.Promote()
 	// The subscription stays with the old server; what is new goes to the fresh one.
 	r.proxy.SetTarget(fresh.Addr)
-	r.log.pool.drop()
+	r.log.servers.drop(theOnly)
 	begun := time.Now()
 	r.one(t, "room0", "two")
 	for _, c := range r.reads["room0"] {

@@ -45,7 +45,6 @@ type Hub struct {
 	rooms    map[string]*room
 	streams  map[*Stream]struct{}
 	asked    map[string]*question // what other nodes were asked
-	downFrom time.Time            // since when the log is out of reach; zero if it is not
 	draining bool
 
 	ringBytes atomic.Int64 // of all rooms
@@ -107,16 +106,12 @@ func (h *Hub) spawn(f func()) bool {
 // Log is the log that the hub is on.
 func (h *Hub) Log() Log { return h.log }
 
-// DownSince says since when the log is out of reach; zero if it is not.
-func (h *Hub) DownSince() time.Time {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	return h.downFrom
-}
+// DownSince says since when no part of the log can be reached; zero if some can.
+func (h *Hub) DownSince() time.Time { return h.log.DownSince("") }
 
-// Append is Log.Append, but fails at once while the log is known to be out of reach.
+// Append is Log.Append, but fails at once while the room is known to be out of reach.
 func (h *Hub) Append(ctx context.Context, room string, drafts []Draft) ([]Receipt, error) {
-	if !h.DownSince().IsZero() {
+	if !h.log.DownSince(room).IsZero() {
 		return nil, ErrUnavailable
 	}
 	receipts, err := h.log.Append(ctx, room, drafts)
@@ -124,9 +119,9 @@ func (h *Hub) Append(ctx context.Context, room string, drafts []Draft) ([]Receip
 	return receipts, err
 }
 
-// Broadcast is Log.Broadcast, but fails at once while the log is known to be out of reach.
+// Broadcast is Log.Broadcast, but fails at once while the room is known to be out of reach.
 func (h *Hub) Broadcast(ctx context.Context, room string, d Draft) (int64, error) {
-	if !h.DownSince().IsZero() {
+	if !h.log.DownSince(room).IsZero() {
 		return 0, ErrUnavailable
 	}
 	at, err := h.log.Broadcast(ctx, room, d)
@@ -224,26 +219,17 @@ func (h *Hub) Following(room string) {
 }
 
 // Lost implements Feed.
-func (h *Hub) Lost() {
+func (h *Hub) Lost(rooms []string) {
 	h.stats.Losses.Add(1)
-	for _, r := range h.allRooms() {
-		r.lose()
+	for _, name := range rooms {
+		if r := h.room(name); r != nil {
+			r.lose()
+		}
 	}
 }
 
 // Link implements Feed.
-func (h *Hub) Link(up bool) {
-	h.mu.Lock()
-	was := h.downFrom.IsZero()
-	if up {
-		h.downFrom = time.Time{}
-	} else if was {
-		h.downFrom = time.Now()
-	}
-	h.mu.Unlock()
-	if was == up {
-		return
-	}
+func (h *Hub) Link() {
 	for _, s := range h.allStreams() {
 		s.reader.nudge()
 	}

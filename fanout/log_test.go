@@ -272,8 +272,8 @@ func (f *recorder) Event(e Event) {
 }
 func (f *recorder) Stale(room string)     { f.tell("stale " + room) }
 func (f *recorder) Following(room string) { f.tell("following " + room) }
-func (f *recorder) Lost()                 { f.tell("lost") }
-func (f *recorder) Link(up bool)          { f.tell("link " + strconv.FormatBool(up)) }
+func (f *recorder) Lost([]string)         { f.tell("lost") }
+func (f *recorder) Link()                 { f.tell("link") }
 func (f *recorder) Signal(message []byte) { f.tell("signal " + string(message)) }
 func (f *recorder) heard(s string) bool {
 	f.mu.Lock()
@@ -296,7 +296,7 @@ func TestFollowersAreFedInOrder(t *testing.T) {
 		defer tasks.Wait()
 		defer cancel()
 		log.Follow("lobby")
-		eventually(t, 5*time.Second, "following", func() bool { return feed.heard("following lobby") && feed.heard("link true") })
+		eventually(t, 5*time.Second, "following", func() bool { return feed.heard("following lobby") })
 		mustAppend(t, log, "kitchen", text("elsewhere"))
 		for i := range 100 {
 			mustAppend(t, log, "lobby", text(numbered(i+1)))
@@ -341,12 +341,16 @@ func TestRedisURLs(t *testing.T) {
 	for _, good := range []string{
 		"redis://127.0.0.1:6379", "redis://u:p@h:1/2", "rediss://h:6379", "unix:///tmp/redis.sock",
 		"redis+sentinel://h1:26379,h2:26379/mymaster", "redis+sentinel://u:p@h1:26379/mymaster?db=3",
+		"redis+cluster://u:p@h1:7000,h2:7001",
 	} {
-		if _, err := parseRedisURL(good); err != nil {
+		where, err := parseRedisURL(good)
+		if err != nil {
 			t.Errorf("%s: %v", good, err)
+			continue
 		}
+		_ = where.close()
 	}
-	for _, bad := range []string{"", "localhost:6379", "http://h", "redis+sentinel://h1:26379", "redis+sentinel://h1/m", "redis://h:x"} {
+	for _, bad := range []string{"", "localhost:6379", "http://h", "redis+sentinel://h1:26379", "redis+sentinel://h1/m", "redis+cluster://h1", "redis://h:x"} {
 		_, err := parseRedisURL(bad)
 		if err == nil {
 			t.Errorf("%q is taken for a URL", bad)

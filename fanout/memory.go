@@ -53,7 +53,6 @@ func NewMemory(keep Retention) *Memory {
 func (m *Memory) Run(ctx context.Context, feed Feed) error {
 	m.mu.Lock()
 	m.feed = feed
-	feed.Link(true)
 	for room := range m.followed {
 		feed.Following(room)
 	}
@@ -105,6 +104,9 @@ func (m *Memory) Unfollow(room string) {
 	defer m.mu.Unlock()
 	delete(m.followed, room)
 }
+
+// DownSince implements Follower: it is never out of reach.
+func (m *Memory) DownSince(string) time.Time { return time.Time{} }
 
 // Signal implements Follower.
 func (m *Memory) Signal(_ context.Context, message []byte) (nodes int, err error) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	_ "embed"
 	"errors"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -36,7 +35,12 @@ func (r *Redis) bucketKey(key string) string { return r.opt.Prefix + ":rate:" + 
 func (r *Redis) Load(ctx context.Context, key string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
-	value, err := r.pool.client().Get(ctx, r.valueKey(key)).Bytes()
+	key = r.valueKey(key)
+	var value []byte
+	err := r.servers.on(ctx, key, func(c *redis.Client) (err error) {
+		value, err = c.Get(ctx, key).Bytes()
+		return err
+	})
 	if errors.Is(err, redis.Nil) {
 		return nil, nil
 	}
@@ -44,6 +48,15 @@ func (r *Redis) Load(ctx context.Context, key string) ([]byte, error) {
 		return nil, unavailable("loading", err)
 	}
 	return value, nil
+}
+
+// run runs a script that has one key, where the key is.
+func (r *Redis) run(ctx context.Context, script *redis.Script, key string, args ...any) (answer int64, err error) {
+	err = r.servers.on(ctx, key, func(c *redis.Client) (err error) {
+		answer, err = script.Run(ctx, c, []string{key}, args...).Int64()
+		return err
+	})
+	return answer, err
 }
 
 // Swap implements Store.
@@ -54,7 +67,7 @@ func (r *Redis) Swap(ctx context.Context, key string, old, value []byte, ttl tim
 	if millis <= 0 {
 		value, millis = nil, 0
 	}
-	swapped, err := swapScript.Run(ctx, r.pool.client(), []string{r.valueKey(key)}, string(old), string(value), millis).Int()
+	swapped, err := r.run(ctx, swapScript, r.valueKey(key), string(old), string(value), millis)
 	if err != nil {
 		return false, unavailable("swapping", err)
 	}
@@ -65,7 +78,7 @@ func (r *Redis) Swap(ctx context.Context, key string, old, value []byte, ttl tim
 func (r *Redis) Mark(ctx context.Context, list, member string, keep time.Duration) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
-	at, err := markScript.Run(ctx, r.pool.client(), []string{r.listKey(list)}, member, keep.Milliseconds()).Int64()
+	at, err := r.run(ctx, markScript, r.listKey(list), member, keep.Milliseconds())
 	if err != nil {
 		return time.Time{}, unavailable("marking", err)
 	}
@@ -76,8 +89,12 @@ func (r *Redis) Mark(ctx context.Context, list, member string, keep time.Duratio
 func (r *Redis) Marks(ctx context.Context, list string, since time.Time) ([]Mark, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
-	from := strconv.FormatInt(max(0, since.UnixMilli()), 10)
-	got, err := r.pool.client().ZRangeByScoreWithScores(ctx, r.listKey(list), &redis.ZRangeBy{Min: from, Max: "+inf"}).Result()
+	key, from := r.listKey(list), strconv.FormatInt(max(0, since.UnixMilli()), 10)
+	var got []redis.Z
+	err := r.servers.on(ctx, key, func(c *redis.Client) (err error) {
+		got, err = c.ZRangeByScoreWithScores(ctx, key, &redis.ZRangeBy{Min: from, Max: "+inf"}).Result()
+		return err
+	})
 	if err != nil {
 		return nil, unavailable("listing marks", err)
 	}
@@ -89,28 +106,43 @@ func (r *Redis) Marks(ctx context.Context, list string, since time.Time) ([]Mark
 	return marks, nil
 }
 
-// Spend implements Store. It takes one round trip, however much was spent.
+// Spend implements Store. It takes one round trip to each server, however much
+// was spent.
 func (r *Redis) Spend(ctx context.Context, spent []Spending) ([]time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
-	client := r.pool.client()
-	pipe := client.Pipeline()
-	answers := make([]*redis.Cmd, len(spent))
+	keys := make([]string, len(spent))
 	for i, s := range spent {
-		answers[i] = spendScript.EvalSha(ctx, pipe, []string{r.bucketKey(s.Key)}, s.Cost.Microseconds(), s.Most.Microseconds())
+		keys[i] = r.bucketKey(s.Key)
 	}
-	_, _ = pipe.Exec(ctx) // each answer has its own error
+	sorted, err := byServer(r.servers, keys)
+	if err != nil {
+		return nil, unavailable("spending", err)
+	}
 	full := make([]time.Duration, len(spent))
-	for i, s := range spent {
-		answer := answers[i]
-		if redis.HasErrorPrefix(answer.Err(), "NOSCRIPT") {
-			answer = spendScript.Run(ctx, client, []string{r.bucketKey(s.Key)}, s.Cost.Microseconds(), s.Most.Microseconds())
+	for address, mine := range sorted {
+		pipe := r.servers.client(address).Pipeline()
+		answers := make([]*redis.Cmd, len(mine))
+		for i, k := range mine {
+			answers[i] = spendScript.EvalSha(ctx, pipe, keys[k:k+1], spent[k].Cost.Microseconds(), spent[k].Most.Microseconds())
 		}
-		micros, err := answer.Int64()
-		if err != nil {
-			return nil, unavailable("spending", fmt.Errorf("bucket %d of %d: %w", i+1, len(spent), err))
+		_, _ = pipe.Exec(ctx) // each answer has its own error
+		for i, k := range mine {
+			micros, err := answers[i].Int64()
+			if elsewhere(err) {
+				micros, err = r.run(ctx, spendScript, keys[k], spent[k].Cost.Microseconds(), spent[k].Most.Microseconds())
+			}
+			if err != nil {
+				return nil, unavailable("spending", err)
+			}
+			full[k] = time.Duration(micros) * time.Microsecond
 		}
-		full[i] = time.Duration(micros) * time.Microsecond
 	}
 	return full, nil
+}
+
+// elsewhere says that a server has not run a script because it does not know
+// it yet, or does not have the key any more.
+func elsewhere(err error) bool {
+	return redis.HasErrorPrefix(err, "NOSCRIPT") || redis.HasErrorPrefix(err, "MOVED") || redis.HasErrorPrefix(err, "ASK")
 }

@@ -211,24 +211,25 @@ func (rd *reader) close() {
 // begin finds the seat's first position.
 func (s *seat) begin(ctx context.Context, start Start) error {
 	r := s.room
-	refreshed := false
+	came := time.Now()
 	for {
 		x, opened, live, settled := r.extentNow()
 		res := x.Resolve(start)
-		sure := live && (refreshed || !res.doubtful() || start.kind == fromBad)
+		sure := live && (!res.doubtful() || start.kind == fromBad || r.readSince(came))
 		// Cut off from the log, a room still knows the history up to its head.
-		usable := opened && !s.hubUp() && (res.Reason == "" || start.kind == fromBad)
+		usable := opened && !s.reachable() && (res.Reason == "" || start.kind == fromBad)
 		if sure || usable {
 			s.settle(start, res, x)
 			return nil
 		}
+		var again <-chan time.Time
 		if live {
-			// The cursor may come from a node that is ahead of this one.
-			r.refresh()
-			refreshed = true
-			continue
+			// The cursor may come from a node that is ahead of this one. Of a
+			// herd with such cursors one looks, and not all the time.
+			again, settled = time.After(r.refreshSoon()), nil
 		}
 		select {
+		case <-again:
 		case <-settled:
 		case <-ctx.Done():
 			if s.usableNow(start) {
@@ -246,7 +247,7 @@ func (res Resolution) doubtful() bool {
 	return res.Reason == ReasonBadCursor || res.Reason == ReasonNewHistory || res.Reason == ReasonTruncated
 }
 
-func (s *seat) hubUp() bool { return s.room.hub.DownSince().IsZero() }
+func (s *seat) reachable() bool { return s.room.hub.log.DownSince(s.room.name).IsZero() }
 
 // usableNow begins with what the room knows, though it is not sure to be up to date.
 func (s *seat) usableNow(start Start) bool {
@@ -312,6 +313,16 @@ func (s *seat) fromLog(ctx context.Context, items []item) ([]item, error) {
 		items = append(items, item{seat: s, frame: f, at: s.at})
 	}
 	return items, nil
+}
+
+// downSince says since when one of the rooms is out of reach; zero if none is.
+func (rd *reader) downSince() time.Time {
+	for _, s := range rd.seats {
+		if down := rd.hub.log.DownSince(s.room.name); !down.IsZero() {
+			return down
+		}
+	}
+	return time.Time{}
 }
 
 // wait returns when there may be something new, when the time is over, or with

@@ -189,7 +189,7 @@ func (s *Stream) appendDue(b []byte, items []item) []byte {
 		b = s.appendItem(b, &items[i])
 	}
 	b = s.appendExpiring(b)
-	down := s.hub.DownSince()
+	down := s.reader.downSince()
 	switch {
 	case s.toldDown.IsZero() && !down.IsZero():
 		s.toldDown = down
