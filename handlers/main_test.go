@@ -267,7 +267,7 @@ func (n *testNode) stream(path string, lines ...string) *sse {
 
 func readBlocks(r io.Reader, each func(sseBlock)) {
 	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 1<<20)
+	lines.Buffer(nil, 16<<20)
 	var b sseBlock
 	var data []string
 	for lines.Scan() {

@@ -93,6 +93,11 @@ func (g *Gateway) bodies(next http.Handler) http.Handler {
 		if body {
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(g.cfg.BodyTimeout)) // where that can be set
 		}
+		if len(r.TransferEncoding) > 0 && r.ProtoMajor == 1 {
+			// It may have come with a Content-Length, too, which net/http drops. What
+			// is behind such a body is not to be taken for another request.
+			w.Header().Set("Connection", "close")
+		}
 		if body && r.Method != http.MethodPost {
 			refuse(w, r)
 			return
