@@ -18,16 +18,19 @@ type Lease struct {
 // expiringBefore is how long before its lease ends a stream is told.
 const expiringBefore = 30 * time.Second
 
-// leases are those of the node's streams that end, the next one first.
+// leases are those of the node's streams that are somebody's. They are few
+// where there are no tokens, so that a stream has no room for one in itself.
 type leases struct {
-	mu   sync.Mutex // guards the queue and what it holds
-	next leaseQueue
+	mu   sync.Mutex // guards the fields below
+	of   map[*Stream]*leased
+	next leaseQueue // of those that end, the next one first
 }
 
-// leased is a stream's place in leases; its lease is guarded by their lock.
+// leased is a stream's place in leases.
 type leased struct {
 	stream *Stream
 	lease  Lease
+	turn   int       // of StreamOptions
 	due    time.Time // when something is to be done
 	index  int       // in the queue; -1 outside
 }
@@ -58,38 +61,52 @@ func (q *leaseQueue) Pop() any {
 	return l
 }
 
-func (ls *leases) add(s *Stream, lease Lease) {
+func (ls *leases) add(s *Stream, lease Lease, turn int) {
+	if lease == (Lease{}) && turn == 0 {
+		return
+	}
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	s.leased = leased{stream: s, lease: lease, index: -1}
-	ls.scheduleLocked(&s.leased)
+	if ls.of == nil {
+		ls.of = map[*Stream]*leased{}
+	}
+	l := &leased{stream: s, lease: lease, turn: turn, index: -1}
+	ls.of[s] = l
+	ls.scheduleLocked(l)
 }
 
 func (ls *leases) remove(s *Stream) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	if s.leased.stream != nil && s.leased.index >= 0 {
-		heap.Remove(&ls.next, s.leased.index)
+	if l := ls.of[s]; l != nil {
+		ls.unscheduleLocked(l)
+		delete(ls.of, s)
 	}
 }
 
-func (ls *leases) of(s *Stream) Lease {
+func (ls *leases) get(s *Stream) (lease Lease, turn int) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	return s.leased.lease
+	if l := ls.of[s]; l != nil {
+		return l.lease, l.turn
+	}
+	return Lease{}, 0
 }
 
-func (ls *leases) set(s *Stream, lease Lease) {
+func (ls *leases) renew(s *Stream, lease Lease) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	if s.leased.stream == nil {
-		return
+	if l := ls.of[s]; l != nil {
+		ls.unscheduleLocked(l)
+		l.lease = lease
+		ls.scheduleLocked(l)
 	}
-	if s.leased.index >= 0 {
-		heap.Remove(&ls.next, s.leased.index)
+}
+
+func (ls *leases) unscheduleLocked(l *leased) {
+	if l.index >= 0 {
+		heap.Remove(&ls.next, l.index)
 	}
-	s.leased.lease = lease
-	ls.scheduleLocked(&s.leased)
 }
 
 func (ls *leases) scheduleLocked(l *leased) {
@@ -107,7 +124,8 @@ func (ls *leases) check(now time.Time) {
 	for len(ls.next) > 0 && !ls.next[0].due.After(now) {
 		l := ls.next[0]
 		if now.Before(l.lease.Until) {
-			l.stream.expire(l.lease.Until)
+			l.stream.expiring.Store(true)
+			l.stream.nudge()
 			l.due = l.lease.Until
 			heap.Fix(&ls.next, 0)
 			continue
@@ -117,36 +135,30 @@ func (ls *leases) check(now time.Time) {
 	}
 }
 
-// expire has the stream tell its client that it is about to end.
-func (s *Stream) expire(at time.Time) {
-	s.expiring.Store(&at)
-	s.reader.nudge()
-}
-
 // appendExpiring appends word of the lease's end, once.
 func (s *Stream) appendExpiring(b []byte) []byte {
-	if s.expiring.Load() == nil {
+	if !s.expiring.Load() || !s.expiring.Swap(false) {
 		return b
 	}
-	at := s.expiring.Swap(nil)
-	if at == nil {
-		return b
-	}
-	data := AppendTime([]byte(`{"expires":"`), at.UnixMilli())
+	data := AppendTime([]byte(`{"expires":"`), s.Lease().Until.UnixMilli())
 	return s.appendOwn(b, own{name: "sluice.expiring", data: append(data, `"}`...)})
 }
 
-// Lease tells whose the stream is, and for how long by now.
-func (s *Stream) Lease() Lease { return s.hub.leases.of(s) }
+// Lease tells whose the stream is, and for how long by now. Once it has ended
+// it is nobody's.
+func (s *Stream) Lease() Lease {
+	lease, _ := s.hub().leases.get(s)
+	return lease
+}
+
+// Drop ends a stream that was opened and never run: its client has left.
+func (s *Stream) Drop() { s.finish(ByeGone) }
 
 // StreamInfo is what one node tells another of a stream.
 type StreamInfo struct {
 	Owner string   `json:"owner"`
 	Rooms []string `json:"rooms"`
 }
-
-// Drop gives up a stream that was never run.
-func (s *Stream) Drop() { s.close() }
 
 // FindStream asks all nodes for a stream. ok is false if none of those that
 // answer has it.
@@ -184,7 +196,7 @@ type leaseSignal struct {
 // found answers a question for a stream: nil if it is not here.
 func (h *Hub) found(s signal) *StreamInfo {
 	for _, stream := range h.allStreams() {
-		if stream.id != s.Find || stream.end.Load() != nil {
+		if stream.ID() != s.Find || stream.ending() != "" {
 			continue
 		}
 		owner := stream.Lease().Owner
@@ -196,9 +208,13 @@ func (h *Hub) found(s signal) *StreamInfo {
 			if s.Lease.Since != 0 {
 				lease.Since = time.UnixMilli(s.Lease.Since)
 			}
-			h.leases.set(stream, lease)
+			h.leases.renew(stream, lease)
 		}
-		return &StreamInfo{Owner: owner, Rooms: stream.opt.Rooms}
+		info := &StreamInfo{Owner: owner}
+		for i := range stream.seats() {
+			info.Rooms = append(info.Rooms, stream.seat(i).room.name)
+		}
+		return info
 	}
 	return nil
 }
@@ -213,8 +229,10 @@ func (h *Hub) ReplaceStream(ctx context.Context, id string, turn int) error {
 // EndOwned ends this node's streams of an owner whose right was given at the
 // given time or before, or nobody knows when.
 func (h *Hub) EndOwned(owner string, until time.Time, reason ByeReason) {
-	for _, s := range h.allStreams() {
-		if lease := s.Lease(); lease.Owner == owner && owner != "" && !lease.Since.After(until) {
+	h.leases.mu.Lock()
+	defer h.leases.mu.Unlock()
+	for s, l := range h.leases.of {
+		if l.lease.Owner == owner && owner != "" && !l.lease.Since.After(until) {
 			s.End(reason)
 		}
 	}

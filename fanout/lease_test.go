@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -51,10 +52,10 @@ func TestRenewedStreamGoesOn(t *testing.T) {
 			t.Errorf("the lease is %v, want %v", got, later)
 		}
 		h.leases.check(later.Until.Add(-time.Minute))
-		if s.end.Load() != nil {
+		if s.ending() != "" {
 			t.Error("the stream has ended")
 		}
-		if _, ok, err := h.FindStream(t.Context(), streamID()); ok || err != nil {
+		if _, ok, err := h.FindStream(t.Context(), rand.Text()); ok || err != nil {
 			t.Errorf("a stream that is not there was found: %v, %v", ok, err)
 		}
 	})
@@ -84,12 +85,12 @@ func TestOwnersStreamsEndUnlessTheirRightIsNewer(t *testing.T) {
 func TestReplacedStreamEndsAndItsSuccessorStays(t *testing.T) {
 	h := runHub(t, NewMemory(Retention{}), Options{})
 	opt := leasing(Lease{Owner: "ann"})
-	opt.ID = streamID()
+	opt.ID = rand.Text()
 	closed := make(chan struct{})
-	opt.OnClose = func() { close(closed) }
+	opt.Ended = func(ByeReason) { close(closed) }
 	first := read(t, h, opt)
 	first.await(t, "the start", count(1))
-	opt.Turn, opt.OnClose = 1, nil
+	opt.Turn, opt.Ended = 1, nil
 	second := read(t, h, opt)
 	second.await(t, "the start", count(1))
 	if err := h.ReplaceStream(t.Context(), opt.ID, 1); err != nil {
@@ -106,8 +107,8 @@ func TestLeasesAreForgottenWithTheirStreams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.close()
-	if n := len(h.leases.next); n != 0 {
+	s.Drop()
+	if n := len(h.leases.next) + len(h.leases.of); n != 0 {
 		t.Errorf("%d leases are kept of no stream", n)
 	}
 }

@@ -129,7 +129,7 @@ func (h *Hub) Signal(message []byte) {
 		})
 	case s.End != "":
 		for _, stream := range h.allStreams() {
-			if stream.ID() == s.End && (s.Before == 0 || stream.opt.Turn < s.Before) {
+			if _, turn := h.leases.get(stream); stream.ID() == s.End && (s.Before == 0 || turn < s.Before) {
 				stream.End(ByeLeft)
 			}
 		}

@@ -45,6 +45,7 @@ type Config struct {
 type Gateway struct {
 	hub      *fanout.Hub
 	cfg      Config
+	terms    fanout.Terms // of the connections that streams take over
 	draining atomic.Bool
 	problems problemCounts
 	limits   *limiter
@@ -67,6 +68,7 @@ func NewGateway(hub *fanout.Hub, cfg Config) *Gateway {
 	}
 	return &Gateway{
 		hub: hub, cfg: cfg, problems: problemCounts{n: map[string]int64{}},
+		terms:  fanout.Terms{Chunked: !cfg.CloseFraming, Timeout: cfg.WriteTimeout},
 		limits: newLimiter(cfg.Limits),
 		revoked: newRevocations(hub.Log(), func(subject string, until time.Time) {
 			hub.EndOwned(subject, until, fanout.ByeRevoked)

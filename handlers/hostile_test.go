@@ -26,7 +26,7 @@ import (
 
 // raw sends bytes on a connection of its own and gives all that comes back
 // until the gateway closes it, or for as long as patience lasts.
-func (n *testNode) raw(request string, patience time.Duration) string {
+func (n *liveNode) raw(request string, patience time.Duration) string {
 	n.t.Helper()
 	conn, err := net.Dial("tcp", n.addr)
 	if err != nil {
@@ -40,7 +40,7 @@ func (n *testNode) raw(request string, patience time.Duration) string {
 }
 
 // rawUntil is raw for a stream: it hangs up when the answer has the words.
-func (n *testNode) rawUntil(request string, words string) string {
+func (n *liveNode) rawUntil(request string, words string) string {
 	n.t.Helper()
 	conn, err := net.Dial("tcp", n.addr)
 	if err != nil {
@@ -62,9 +62,9 @@ func (n *testNode) rawUntil(request string, words string) string {
 }
 
 // responses takes what came back apart; a stream that goes on is cut off.
-func responses(t *testing.T, text, method string) []answer {
+func responses(t *testing.T, text, method string) []reply {
 	t.Helper()
-	var list []answer
+	var list []reply
 	r := bufio.NewReader(strings.NewReader(text))
 	for {
 		res, err := http.ReadResponse(r, &http.Request{Method: method})
@@ -72,7 +72,7 @@ func responses(t *testing.T, text, method string) []answer {
 			return list
 		}
 		body, err := io.ReadAll(res.Body)
-		list = append(list, answer{res.StatusCode, res.Header, string(body)})
+		list = append(list, reply{res.StatusCode, res.Header, string(body)})
 		if err != nil {
 			return list
 		}
@@ -80,7 +80,7 @@ func responses(t *testing.T, text, method string) []answer {
 }
 
 // once sends a request that must have exactly one answer.
-func (n *testNode) once(request string) answer {
+func (n *liveNode) once(request string) reply {
 	n.t.Helper()
 	method, _, _ := strings.Cut(request, " ")
 	got := responses(n.t, n.raw(request, 500*time.Millisecond), method)
@@ -105,7 +105,7 @@ func writes(t *testing.T, server *redistest.Server) int {
 }
 
 // hostileNode is a node with tokens on Redis, where nobody must write.
-func hostileNode(t *testing.T, cfg Config) (*testNode, *redistest.Server) {
+func hostileNode(t *testing.T, cfg Config) (*liveNode, *redistest.Server) {
 	t.Helper()
 	server := redistest.Start(t)
 	n := startNode(t, openRedis(t, server.URL()), cfg)
@@ -662,7 +662,7 @@ func TestS31KeysOfOthersTellNothing(t *testing.T) {
 		key := "Idempotency-Key: the-key"
 		first := a.ask("POST", "/rooms/a1/events", "ann's", ann, key)
 		for _, c := range []struct {
-			n          *testNode
+			n          *liveNode
 			path, body string
 			line       string
 			want       int
@@ -687,7 +687,7 @@ func TestS32ErrorsTellNothingOfTheInside(t *testing.T) {
 	n := startNode(t, openRedis(t, server.URL()), Config{})
 	address := strings.TrimPrefix(server.URL(), "redis://")
 	server.Kill()
-	var got answer
+	var got reply
 	n.await("the gateway to notice", func() bool {
 		got = n.ask("POST", "/rooms/a1/events", "x")
 		return got.status == 503

@@ -35,13 +35,13 @@ func TestFreshTokenRenewsAStreamFromAnyNode(t *testing.T) {
 		s := a.stream("/rooms/a1/events", bearer(token(t, auth.Grant{Expires: first})))
 		id, _ := s.opened()
 		s.want("sluice.expiring")
-		renew := func(n *testNode, id, token string) answer {
+		renew := func(n *liveNode, id, token string) reply {
 			t.Helper()
 			return n.ask("POST", "/streams/"+id+"/token", `{"token":"`+token+`"}`, "Content-Type: application/json")
 		}
 		nowhere := "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 		for what, c := range map[string]struct {
-			got  answer
+			got  reply
 			want int
 		}{
 			"somebody else's token": {renew(b, id, token(t, auth.Grant{Subject: "bob"})), 404},
@@ -81,7 +81,7 @@ func TestRevokedSubjectIsOutOnAllNodes(t *testing.T) {
 		bob := a.stream("/rooms/a1/events", bearer(token(t, auth.Grant{Subject: "bob"})))
 		bob.opened()
 		var streams []*sse
-		for _, n := range []*testNode{a, b} {
+		for _, n := range []*liveNode{a, b} {
 			s := n.stream("/rooms/a1/events", old)
 			s.opened()
 			streams = append(streams, s)
@@ -98,7 +98,7 @@ func TestRevokedSubjectIsOutOnAllNodes(t *testing.T) {
 		if d := time.Since(asked); d > 2*time.Second {
 			t.Errorf("that took %v, want 2 s at most", d)
 		}
-		for _, n := range []*testNode{a, b} {
+		for _, n := range []*liveNode{a, b} {
 			if got := n.ask("GET", "/rooms/a1/events", "", old); got.status != 204 || got.body != "" {
 				t.Errorf("a stream with an old token: %v, want 204", got)
 			}

@@ -18,7 +18,7 @@ import (
 )
 
 // counted gives how often clients of the node were told of a problem.
-func (n *testNode) counted(kind string) (count int64) {
+func (n *liveNode) counted(kind string) (count int64) {
 	n.gateway.problems.each(func(k string, c int64) {
 		if k == kind {
 			count = c
@@ -29,7 +29,7 @@ func (n *testNode) counted(kind string) (count int64) {
 
 // wantRefused says that a stream was refused by a limit, in the way that brings
 // clients back.
-func wantRefused(t *testing.T, s *sse, n *testNode, kind string) {
+func wantRefused(t *testing.T, s *sse, n *liveNode, kind string) {
 	t.Helper()
 	b, ok := s.next()
 	retry, err := strconv.Atoi(b.retry)
@@ -139,7 +139,7 @@ func TestPublishingIsLimited(t *testing.T) {
 			cfg.Limits = c.limits
 			n := startNode(t, memory(), cfg)
 			ann, bob := bearer(token(t, auth.Grant{})), bearer(token(t, auth.Grant{Subject: "bob"}))
-			var got answer
+			var got reply
 			had := 0
 			for i := range 6 {
 				if got = n.ask("POST", c.path(i), "x", ann); got.status != 201 {

@@ -2,13 +2,12 @@ package handlers
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -17,329 +16,161 @@ import (
 	"go.uber.org/goleak"
 
 	"sluice/fanout"
-	"sluice/fanout/redistest"
-	"sluice/handlers/auth"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// tsSecret signs the tokens of these tests.
-const tsSecret = "a secret of thirty-two bytes, or more"
-
-// output collects a log.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
+// testGateway is a gateway on a memory log, behind a real socket.
+type testGateway struct {
+	*httptest.Server
+	t   *testing.T
+	hub *fanout.Hub
+	g   *Gateway
 }
 
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
-// testNode is a node of a gateway, on a real socket.
-type testNode struct {
-	t       *testing.T
-	url     string
-	addr    string
-	hub     *fanout.Hub
-	gateway *Gateway
-	logged  *output
-	client  *http.Client
-}
-
-// startNode runs a node for the length of the test.
-func startNode(t *testing.T, log fanout.Log, cfg Config) *testNode {
+func newTestGateway(t *testing.T, cfg Config) *testGateway {
 	t.Helper()
-	n := &testNode{t: t, logged: &output{}}
-	logger := slog.New(slog.NewJSONHandler(n.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	cfg.Logger = logger
-	if cfg.Padding == 0 {
-		cfg.Padding = -1
-	}
-	n.hub = fanout.NewHub(log, fanout.Options{Logger: logger})
-	n.gateway = NewGateway(n.hub, cfg)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.addr = ln.Addr().String()
-	n.url = "http://" + n.addr
-	srv := NewServer(n.gateway.Handler(), logger)
+	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
+	cfg.Logger = quiet
+	keep := fanout.Retention{Events: 50}
+	hub := fanout.NewHub(fanout.NewMemory(keep), fanout.Options{Keep: keep, Logger: quiet})
 	ctx, cancel := context.WithCancel(context.Background())
 	var tasks sync.WaitGroup
-	tasks.Go(func() { _ = n.hub.Run(ctx) })
-	tasks.Go(func() { n.gateway.Run(ctx) })
-	tasks.Go(func() { _ = srv.Serve(ln) })
-	transport := &http.Transport{}
-	n.client = &http.Client{Transport: transport}
+	tasks.Go(func() { _ = hub.Run(ctx) })
+	g := NewGateway(hub, cfg)
+	server := httptest.NewServer(g.Handler())
 	t.Cleanup(func() {
-		transport.CloseIdleConnections()
-		_ = srv.Close()
+		server.CloseClientConnections()
+		server.Close()
 		cancel()
 		tasks.Wait()
 	})
-	n.await("the log to be up", func() bool { return n.hub.DownSince().IsZero() })
-	return n
+	return &testGateway{Server: server, t: t, hub: hub, g: g}
 }
 
-func (n *testNode) await(what string, f func() bool) {
-	n.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !f(); {
-		if time.Now().After(deadline) {
-			n.t.Fatalf("after 10 s still not %s", what)
-		}
-		time.Sleep(time.Millisecond) // between looks at what tells nobody of itself
-	}
-}
-
-// eachLog runs f with either log. open gives a log for one more node; all of
-// them share what they keep, on Redis; in memory there is one node.
-func eachLog(t *testing.T, f func(t *testing.T, nodes int, open func() fanout.Log)) {
-	t.Run("Memory", func(t *testing.T) {
-		f(t, 1, func() fanout.Log { return fanout.NewMemory(fanout.Retention{}) })
-	})
-	t.Run("Redis", func(t *testing.T) {
-		server := redistest.Start(t)
-		f(t, 2, func() fanout.Log { return openRedis(t, server.URL()) })
-	})
-}
-
-func openRedis(t *testing.T, url string) *fanout.Redis {
-	t.Helper()
-	r, err := fanout.OpenRedis(fanout.RedisOptions{URL: url, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = r.Close() })
-	return r
-}
-
-// startNodes runs as many nodes as f of eachLog may, but at least two names.
-func startNodes(t *testing.T, nodes int, open func() fanout.Log, cfg Config) (a, b *testNode) {
-	t.Helper()
-	a = startNode(t, open(), cfg)
-	if nodes == 1 {
-		return a, a
-	}
-	return a, startNode(t, open(), cfg)
-}
-
-// withTokens is a configuration of a gateway with tokens.
-func withTokens(t testing.TB) Config {
-	t.Helper()
-	v, err := auth.New(auth.Config{Keys: auth.Keys{Secrets: [][]byte{[]byte(tsSecret)}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(v.Close)
-	return Config{Verifier: v}
-}
-
-// token makes one of ann's for every room that begins with a, unless g says
-// otherwise.
-func token(t testing.TB, g auth.Grant) string {
-	t.Helper()
-	s, err := auth.SecretSigner([]byte(tsSecret), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if g.Subject == "" {
-		g.Subject = "ann"
-	}
-	if g.Subscribe == nil && g.Publish == nil {
-		g.Subscribe, g.Publish = []string{"a*"}, []string{"a*"}
-	}
-	if g.IssuedAt.IsZero() {
-		g.IssuedAt = time.Now().Add(-time.Minute)
-	}
-	if g.Expires.IsZero() {
-		g.Expires = time.Now().Add(time.Hour)
-	}
-	text, err := s.Sign(g)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
-}
-
-// answer is a whole response.
+// answer is a response that was read whole.
 type answer struct {
-	status int
-	header http.Header
-	body   string
+	*http.Response
+	body string
 }
 
-// kind is the last part of a problem's type.
-func (a answer) kind() string {
-	var p struct{ Type string }
-	_ = json.Unmarshal([]byte(a.body), &p)
-	return strings.TrimPrefix(p.Type, "urn:sluice:")
+// do sends a request; headers come in pairs.
+func (g *testGateway) do(method, path, body string, headers ...string) answer {
+	g.t.Helper()
+	req, err := http.NewRequestWithContext(g.t.Context(), method, g.URL+path, strings.NewReader(body))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if body == "" {
+		req.Body, req.ContentLength = http.NoBody, 0
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Add(headers[i], headers[i+1])
+	}
+	resp, err := g.Client().Do(req)
+	if err != nil {
+		g.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		g.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return answer{resp, string(text)}
 }
 
-func (a answer) member(t *testing.T, name string) string {
+func (a answer) json(t *testing.T) map[string]any {
 	t.Helper()
-	var members map[string]any
-	if err := json.Unmarshal([]byte(a.body), &members); err != nil {
-		t.Fatalf("%d %q: %v", a.status, a.body, err)
+	var v map[string]any
+	if err := json.Unmarshal([]byte(a.body), &v); err != nil {
+		t.Fatalf("the answer is no JSON object: %v: %s", err, a.body)
 	}
-	text, _ := members[name].(string)
-	return text
+	return v
 }
 
-// ask sends a request; header lines are "Name: value".
-func (n *testNode) ask(method, path, body string, lines ...string) answer {
-	n.t.Helper()
-	ctx, cancel := context.WithTimeout(n.t.Context(), 10*time.Second)
-	defer cancel()
-	res := n.send(ctx, method, path, body, lines...)
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
+// publish posts a text and gives the event's id.
+func (g *testGateway) publish(room, text string, headers ...string) string {
+	g.t.Helper()
+	a := g.do("POST", "/rooms/"+room+"/events", text, headers...)
+	if a.StatusCode != http.StatusCreated {
+		g.t.Fatalf("publishing: %s: %s", a.Status, a.body)
+	}
+	id, _ := a.json(g.t)["id"].(string)
+	return id
+}
+
+func (g *testGateway) page(query string) map[string]any {
+	g.t.Helper()
+	a := g.do("GET", query, "", "Accept", "application/json")
+	if a.StatusCode != http.StatusOK {
+		g.t.Fatalf("GET %s: %s: %s", query, a.Status, a.body)
+	}
+	return a.json(g.t)
+}
+
+// listener reads an open stream, line by line.
+type listener struct {
+	t    *testing.T
+	resp *http.Response
+	in   *bufio.Reader
+	stop context.CancelFunc
+}
+
+func (g *testGateway) listen(path string, headers ...string) *listener {
+	g.t.Helper()
+	ctx, stop := context.WithTimeout(g.t.Context(), 20*time.Second)
+	req, err := http.NewRequestWithContext(ctx, "GET", g.URL+path, nil)
 	if err != nil {
-		n.t.Fatalf("%s %s: %v", method, path, err)
+		g.t.Fatal(err)
 	}
-	return answer{res.StatusCode, res.Header, string(text)}
-}
-
-func (n *testNode) send(ctx context.Context, method, path, body string, lines ...string) *http.Response {
-	n.t.Helper()
-	var reader io.Reader
-	if body != "" {
-		reader = strings.NewReader(body)
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Add(headers[i], headers[i+1])
 	}
-	req, err := http.NewRequestWithContext(ctx, method, n.url+path, reader)
+	resp, err := g.Client().Do(req)
 	if err != nil {
-		n.t.Fatal(err)
+		g.t.Fatal(err)
 	}
-	for _, line := range lines {
-		name, value, _ := strings.Cut(line, ": ")
-		if name == "Host" {
-			req.Host = value
-			continue
-		}
-		req.Header.Add(name, value)
-	}
-	res, err := n.client.Do(req)
-	if err != nil {
-		n.t.Fatalf("%s %s: %v", method, path, err)
-	}
-	return res
+	g.t.Cleanup(func() { stop(); _ = resp.Body.Close() })
+	return &listener{t: g.t, resp: resp, in: bufio.NewReader(resp.Body), stop: stop}
 }
 
-func bearer(token string) string { return "Authorization: Bearer " + token }
-
-// sseBlock is one event of a stream; comments are left out.
-type sseBlock struct{ id, name, data, retry string }
-
-// sse is a stream that a client reads, by a parser of its own: nothing here
-// knows how the gateway writes.
-type sse struct {
-	t      *testing.T
-	status int
-	header http.Header
-	cancel context.CancelFunc
-	blocks chan sseBlock // closed at the end of the stream
-}
-
-// stream opens a stream and reads it until the test ends.
-func (n *testNode) stream(path string, lines ...string) *sse {
-	n.t.Helper()
-	ctx, cancel := context.WithCancel(n.t.Context())
-	res := n.send(ctx, http.MethodGet, path, "", lines...)
-	s := &sse{t: n.t, status: res.StatusCode, header: res.Header, cancel: cancel, blocks: make(chan sseBlock, 1000)}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer close(s.blocks)
-		defer res.Body.Close()
-		readBlocks(res.Body, func(b sseBlock) { s.blocks <- b })
-	}()
-	n.t.Cleanup(func() { cancel(); <-done })
-	return s
-}
-
-func readBlocks(r io.Reader, each func(sseBlock)) {
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 16<<20)
-	var b sseBlock
-	var data []string
-	for lines.Scan() {
-		field, value, _ := strings.Cut(lines.Text(), ":")
-		value = strings.TrimPrefix(value, " ")
-		switch {
-		case lines.Text() == "":
-			if b != (sseBlock{}) || data != nil {
-				b.data = strings.Join(data, "\n")
-				each(b)
-			}
-			b, data = sseBlock{}, nil
-		case field == "id":
-			b.id = value
-		case field == "event":
-			b.name = value
-		case field == "data":
-			data = append(data, value)
-		case field == "retry":
-			b.retry = value
-		}
-	}
-}
-
-// next waits for the next event. ok is false at the end of the stream.
-func (s *sse) next() (b sseBlock, ok bool) {
-	s.t.Helper()
-	select {
-	case b, ok = <-s.blocks:
-		return b, ok
-	case <-time.After(10 * time.Second):
-		s.t.Fatal("after 10 s still no event")
-		return b, false
-	}
-}
-
-// want waits for the next event, which must have this name ("" for a message).
-func (s *sse) want(name string) sseBlock {
-	s.t.Helper()
-	b, ok := s.next()
-	if !ok || b.name != name {
-		s.t.Fatalf("the stream shows %+v (%v), want a %q", b, ok, name)
-	}
-	return b
-}
-
-// opened waits for sluice.open and gives the stream's id and cursor.
-func (s *sse) opened() (id, cursor string) {
-	s.t.Helper()
-	if s.status != http.StatusOK {
-		s.t.Fatalf("the stream's status is %d", s.status)
-	}
-	b := s.want("sluice.open")
-	var open struct{ Stream string }
-	if err := json.Unmarshal([]byte(b.data), &open); err != nil || !fanout.ValidStreamID(open.Stream) {
-		s.t.Fatalf("sluice.open has %q: %v", b.data, err)
-	}
-	return open.Stream, b.id
-}
-
-// ended waits for the end, and gives the reason of the goodbye, if there was one.
-func (s *sse) ended() (reason string) {
-	s.t.Helper()
+// block reads up to the next blank line, and leaves comments out.
+func (l *listener) block() string {
+	l.t.Helper()
+	var b strings.Builder
 	for {
-		b, ok := s.next()
-		if !ok {
-			return reason
+		line, err := l.in.ReadString('\n')
+		if err != nil {
+			l.t.Fatalf("the stream ended with %v behind %q", err, b.String())
 		}
-		if b.name == "sluice.bye" {
-			var bye struct{ Reason string }
-			_ = json.Unmarshal([]byte(b.data), &bye)
-			reason = bye.Reason
+		if line == "\n" && b.Len() > 0 {
+			return b.String()
 		}
+		if line != "\n" && !strings.HasPrefix(line, ":") {
+			b.WriteString(line)
+		}
+	}
+}
+
+// opened skips the opening and gives the stream's id.
+func (l *listener) opened() (stream string) {
+	l.t.Helper()
+	block := l.block()
+	_, data, ok := strings.Cut(block, "event: sluice.open\ndata: ")
+	if !ok {
+		l.t.Fatalf("the stream opens with %q", block)
+	}
+	var open struct{ Stream string }
+	data, _, _ = strings.Cut(data, "\n")
+	if err := json.Unmarshal([]byte(data), &open); err != nil {
+		l.t.Fatal(err)
+	}
+	return open.Stream
+}
+
+func (l *listener) want(block string) {
+	l.t.Helper()
+	if got := l.block(); got != block {
+		l.t.Errorf("the stream brings\n%q\nwant\n%q", got, block)
 	}
 }

@@ -44,6 +44,9 @@ func (g *Gateway) tooManyRooms() error {
 func roomInPath(r *http.Request) (room string, ok bool, err error) {
 	room, ok = pathValue(r, "room")
 	if room == "" && ok {
+		if strings.HasPrefix(r.URL.Path, "/rooms/") {
+			return "", false, errNotFound
+		}
 		return "", false, nil
 	}
 	if !ok || !fanout.ValidRoom(room) {

@@ -19,7 +19,7 @@ func (g *Gateway) getRoom(w http.ResponseWriter, r *http.Request) error {
 	if err := g.limits.spend(v, 1); err != nil { // all nodes are asked
 		return err
 	}
-	history, err := g.hub.Log().Read(r.Context(), room, -1, 0)
+	history, err := g.hub.Read(r.Context(), room, -1, 0)
 	if err != nil {
 		return err
 	}

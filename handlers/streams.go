@@ -47,6 +47,11 @@ func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, query url.Value
 		return g.refuse(r, conn, opt.Format, form, err)
 	}
 	g.streamHeaders(w, form)
+	if taken, ok := takeOver(w, r); ok {
+		s.Serve(taken, g.responseHead(w.Header()), &g.terms)
+		return nil
+	}
+	g.closeFraming(w)
 	if s.Run(r.Context(), conn) == fanout.ByeGone {
 		panic(http.ErrAbortHandler) // a clean end would tell whoever is still there that all was sent
 	}
@@ -97,7 +102,7 @@ func (g *Gateway) enter(v *visitor, opt *fanout.StreamOptions) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	opt.Lease, opt.OnClose = v.lease(), p.leave
+	opt.Lease, opt.Ended = v.lease(), func(fanout.ByeReason) { p.leave() }
 	return p, nil
 }
 
@@ -105,7 +110,7 @@ func (g *Gateway) enter(v *visitor, opt *fanout.StreamOptions) (*place, error) {
 // that cannot be had.
 func (g *Gateway) openWithTicket(r *http.Request, t *ticket, opt fanout.StreamOptions, p *place) (*fanout.Stream, error) {
 	closed := make(chan struct{})
-	opt.OnClose = func() { p.leave(); close(closed) }
+	opt.Ended = func(fanout.ByeReason) { p.leave(); close(closed) }
 	t.assign(&opt)
 	s, err := g.hub.Open(r.Context(), opt)
 	if err != nil {
@@ -137,6 +142,7 @@ func (g *Gateway) refuse(r *http.Request, conn *responseConn, as fanout.Format, 
 	}
 	g.report(r.Context(), p, err)
 	g.streamHeaders(conn.w, form)
+	g.closeFraming(conn.w)
 	conn.w.Header().Set("Connection", "close") // its descriptor is better used by others
 	if p == errDraining {
 		return conn.Write(fanout.AppendBye(nil, as, fanout.ByeDrain, g.cfg.Retry))
@@ -198,8 +204,12 @@ func (g *Gateway) streamHeaders(w http.ResponseWriter, form form) {
 	header.Set("Cache-Control", "no-store, no-transform")
 	header.Set("X-Accel-Buffering", "no")
 	header.Set("Content-Encoding", "identity")
+}
+
+// closeFraming has net/http end the body with the connection, if that is wanted.
+func (g *Gateway) closeFraming(w http.ResponseWriter) {
 	if g.cfg.CloseFraming {
-		header.Set("Transfer-Encoding", "identity") // net/http's word for a body that ends with its connection
+		w.Header().Set("Transfer-Encoding", "identity") // net/http's word for it
 	}
 }
 

@@ -280,15 +280,16 @@ func (ts *tickets) keepOne(ctx context.Context, h *heldTicket) (more bool, err e
 	default:
 	}
 	ended := h.ended
-	lease := h.stream.Lease()
-	renewed := lease.Until.UnixMilli() != h.ticket.Expires
+	next := *h.ticket
+	if lease := h.stream.Lease(); !lease.Until.IsZero() { // while it is open
+		next.Expires, next.Issued = lease.Until.UnixMilli(), 0
+		if !lease.Since.IsZero() {
+			next.Issued = lease.Since.Unix()
+		}
+	}
+	renewed := next.Expires != h.ticket.Expires
 	if ended.IsZero() && !renewed && time.Since(h.touched) < ticketTouch {
 		return true, nil
-	}
-	next := *h.ticket
-	next.Expires, next.Issued = lease.Until.UnixMilli(), 0
-	if !lease.Since.IsZero() {
-		next.Issued = lease.Since.Unix()
 	}
 	next.record = next.encode()
 	ttl := next.ttl(ticketReopen)

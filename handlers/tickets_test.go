@@ -16,7 +16,7 @@ import (
 )
 
 // ticketOf buys a ticket with a token of ann's.
-func (n *testNode) ticketOf(rooms string) string {
+func (n *liveNode) ticketOf(rooms string) string {
 	n.t.Helper()
 	got := n.ask("POST", "/tickets", rooms, bearer(token(n.t, auth.Grant{})), "Content-Type: application/json")
 	if got.status != 201 || len(got.member(n.t, "ticket")) != 26 {
@@ -34,7 +34,7 @@ func TestTicketOpensOneStreamOnAnyNode(t *testing.T) {
 		path := "/rooms/a1/events?ticket=" + a.ticketOf(`{"rooms":["a1"]}`)
 		s := b.stream(path)
 		s.opened()
-		for _, n := range []*testNode{a, b} {
+		for _, n := range []*liveNode{a, b} {
 			if again := n.ask("GET", path, ""); again.status != 401 || again.kind() != "unauthorized" {
 				t.Errorf("the ticket's second use: %v, want 401", again)
 			}
@@ -57,7 +57,7 @@ func TestTicketReopensItsStreamAndEndsItElsewhere(t *testing.T) {
 		path := "/rooms/a1/events?ticket=" + a.ticketOf("")
 		first := a.stream(path)
 		id, cursor := first.opened()
-		for turn, n := range []*testNode{b, a, b} {
+		for turn, n := range []*liveNode{b, a, b} {
 			second := n.stream(path, "Last-Event-ID: "+cursor)
 			if again, _ := second.opened(); again != id {
 				t.Fatalf("turn %d has the id %s, want %s as before", turn, again, id)
@@ -240,7 +240,7 @@ func TestTicketsHaveTheirTimes(t *testing.T) {
 		buy := func(g auth.Grant) string {
 			t.Helper()
 			rec := get("POST /tickets", time.Second, bearer(token(t, g)))
-			return "GET /rooms/a1/events?after=latest&ticket=" + answer{body: rec.Body.String()}.member(t, "ticket")
+			return "GET /rooms/a1/events?after=latest&ticket=" + reply{body: rec.Body.String()}.member(t, "ticket")
 		}
 		status := func(path string, stay time.Duration, want int) {
 			t.Helper()
