@@ -32,6 +32,10 @@ type StreamOptions struct {
 	Padding   int             // bytes of comment in the first write
 	MaxAge    time.Duration   // after about which the stream ends by itself; never if zero
 	Ended     func(ByeReason) // called once, when the stream has ended; it must not block. May be nil
+
+	ID    string // of a stream that is open anew; a fresh one if empty
+	Turn  int    // how often it was
+	Lease Lease
 }
 
 // look is the part of its options that a stream keeps. Nearly all streams look
@@ -89,6 +93,8 @@ type Stream struct {
 	away  bool          // a goroutine drives the stream, not the shard; belongs to the shard
 	timed bool          // the stream is in the shard's wheel; belongs to the shard
 
+	expiring atomic.Bool // the client is to be told that the lease ends
+
 	conn  io.Closer       // that was taken over: a net.Conn, or, once parked, an *os.File; nil when it is closed
 	raw   syscall.RawConn // of conn; nil if nothing watches it
 	terms *Terms          // of conn
@@ -100,7 +106,7 @@ type Stream struct {
 // the node shuts down. The caller owes a Run or a Serve.
 func (h *Hub) Open(ctx context.Context, opt StreamOptions) (*Stream, error) {
 	s := &Stream{look: h.lookOf(opt), ended: opt.Ended}
-	copy(s.id[:], rand.Text())
+	copy(s.id[:], cmp.Or(opt.ID, rand.Text()))
 	if err := s.sitDown(ctx, h, opt.Rooms, opt.Starts); err != nil {
 		return nil, err
 	}
@@ -109,6 +115,7 @@ func (h *Hub) Open(ctx context.Context, opt StreamOptions) (*Stream, error) {
 		s.standUp()
 		return nil, err
 	}
+	h.leases.add(s, opt.Lease, opt.Turn)
 	return s, nil
 }
 
