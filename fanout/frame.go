@@ -49,7 +49,7 @@ func (f *frame) encoded(as Format) []byte {
 			return
 		}
 		data := e.Data
-		if as == Envelope {
+		if as == Envelope && e.movement == nil {
 			data = AppendEnvelope(make([]byte, 0, len(e.Data)+192), e)
 		}
 		b := appendEventType(make([]byte, 0, len(data)+128), e.Type)

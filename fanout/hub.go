@@ -23,18 +23,20 @@ type Options struct {
 	Check      time.Duration // how often silent rooms are compared with the log; 5 s if zero
 	Wait       time.Duration // how long opening a stream waits for the log; 5 s if zero
 	Logger     *slog.Logger  // slog.Default() if nil
+	Presence   PresenceOptions
 }
 
 // Hub holds the rooms that have streams on this node. It takes what the log
 // feeds and passes it to the streams. Its methods may be called by many.
 type Hub struct {
-	log     Log
-	opt     Options
-	stats   Stats
-	flights singleflight.Group // reads of the log that many streams wait for
-	slots   chan struct{}      // one for each catch-up that may run at a time
-	ctx     context.Context    // of Run; ends the hub's goroutines
-	stop    context.CancelFunc
+	log      Log
+	opt      Options
+	stats    Stats
+	presence *presence
+	flights  singleflight.Group // reads of the log that many streams wait for
+	slots    chan struct{}      // one for each catch-up that may run at a time
+	ctx      context.Context    // of Run; ends the hub's goroutines
+	stop     context.CancelFunc
 
 	spawnMu sync.Mutex     // so that nothing joins tasks once ctx has ended
 	tasks   sync.WaitGroup // the hub's goroutines
@@ -68,7 +70,7 @@ func NewHub(log Log, opt Options) *Hub {
 		opt.Logger = slog.Default()
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	return &Hub{
+	h := &Hub{
 		log:     log,
 		opt:     opt,
 		slots:   make(chan struct{}, 8),
@@ -78,12 +80,15 @@ func NewHub(log Log, opt Options) *Hub {
 		streams: map[*Stream]struct{}{},
 		asked:   map[string]*question{},
 	}
+	h.presence = newPresence(h, opt.Presence)
+	return h
 }
 
 // Run takes what the log feeds until ctx ends, then waits for the hub's own
 // goroutines. It is called once.
 func (h *Hub) Run(ctx context.Context) error {
 	h.spawn(h.sweep)
+	h.spawn(h.presence.run)
 	err := h.log.Run(ctx, h)
 	h.spawnMu.Lock()
 	h.stop()
@@ -202,6 +207,10 @@ func (h *Hub) closeIdle() {
 
 // Event implements Feed.
 func (h *Hub) Event(e Event) {
+	if e.movement != nil {
+		h.presence.moved(&e)
+		return
+	}
 	if r := h.room(e.Room); r != nil {
 		r.event(e)
 	}
@@ -219,6 +228,7 @@ func (h *Hub) Following(room string) {
 	if r := h.room(room); r != nil {
 		r.confirm()
 	}
+	h.presence.stale(room)
 }
 
 // Lost implements Feed.
@@ -231,6 +241,7 @@ func (h *Hub) Lost() {
 
 // Link implements Feed.
 func (h *Hub) Link(up bool) {
+	h.presence.link(up)
 	h.mu.Lock()
 	was := h.downFrom.IsZero()
 	if up {

@@ -39,6 +39,7 @@ type Log interface {
 	Rooms(ctx context.Context, page string, limit int) (rooms []string, next string, err error)
 
 	Follower
+	Attendant
 }
 
 // Follower is a log's way of telling a node what happens in the rooms that

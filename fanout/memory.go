@@ -19,6 +19,7 @@ type Memory struct {
 	rooms    map[string]*memoryRoom
 	keys     map[memoryKey]keyed
 	followed map[string]bool
+	rosters  map[string]*memoryRoster
 	feed     Feed // nil until Run
 }
 
@@ -45,6 +46,7 @@ func NewMemory(keep Retention) *Memory {
 		rooms:    map[string]*memoryRoom{},
 		keys:     map[memoryKey]keyed{},
 		followed: map[string]bool{},
+		rosters:  map[string]*memoryRoster{},
 	}
 }
 

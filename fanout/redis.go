@@ -49,6 +49,7 @@ type Redis struct {
 	publish *redis.Script
 	resume  *redis.Script
 	purge   *redis.Script
+	roll    roll
 }
 
 // Limits of one exchange with Redis. A publication takes longer only if Redis
@@ -78,6 +79,7 @@ func OpenRedis(opt RedisOptions) (*Redis, error) {
 		publish: redis.NewScript(publishLua),
 		resume:  redis.NewScript(resumeLua),
 		purge:   redis.NewScript(purgeLua),
+		roll:    newRoll(),
 	}
 	r.subscriber = newSubscriber(r)
 	return r, nil

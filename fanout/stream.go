@@ -29,6 +29,7 @@ type StreamOptions struct {
 	Retry     time.Duration // told to the client, jittered; 2 s if zero
 	Padding   int           // bytes of comment in the first write
 	MaxAge    time.Duration // after about which the stream ends by itself; never if zero
+	Member    *Member       // as whom the client is present, and told who else comes and goes; nil: not at all
 }
 
 // ByeReason says why a stream ends.
@@ -71,19 +72,29 @@ func (h *Hub) Open(ctx context.Context, opt StreamOptions) (*Stream, error) {
 	if opt.Retry <= 0 {
 		opt.Retry = 2 * time.Second
 	}
+	opt.Member = opt.Member.checked()
 	rd, err := h.newReader(ctx, opt.Rooms, opt.Starts)
 	if err != nil {
 		return nil, err
 	}
 	s := &Stream{id: streamID(), opt: opt, hub: h, reader: rd}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.draining {
+	if !h.enlist(s) {
 		rd.close()
 		return nil, ErrClosed
 	}
-	h.streams[s] = struct{}{}
+	h.presence.enter(ctx, s)
 	return s, nil
+}
+
+// enlist adds a stream, unless the node shuts down.
+func (h *Hub) enlist(s *Stream) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.draining {
+		return false
+	}
+	h.streams[s] = struct{}{}
+	return true
 }
 
 // ID is the stream's name, which nobody can guess.
@@ -108,6 +119,7 @@ func (s *Stream) close() {
 	s.hub.mu.Lock()
 	delete(s.hub.streams, s)
 	s.hub.mu.Unlock()
+	s.hub.presence.exit(s)
 	s.reader.close()
 }
 
@@ -254,6 +266,9 @@ func (s *Stream) move(it *item) {
 }
 
 func (s *Stream) wants(e *Event) bool {
+	if e.movement != nil {
+		return s.toldOf(e)
+	}
 	if e.Exclude != "" && e.Exclude == s.id {
 		return false
 	}

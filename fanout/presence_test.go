@@ -1,0 +1,367 @@
+package fanout_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"sluice/fanout"
+)
+
+// presenceRedis is a redis-server of the test's own.
+type presenceRedis struct {
+	t    *testing.T
+	port int
+	dir  string
+	args []string
+	cmd  *exec.Cmd
+}
+
+func startPresenceRedis(t *testing.T, args ...string) *presenceRedis {
+	t.Helper()
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Skip("redis-server is not installed")
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &presenceRedis{t: t, port: ln.Addr().(*net.TCPAddr).Port, dir: t.TempDir(), args: args}
+	ln.Close()
+	r.start()
+	t.Cleanup(r.kill)
+	return r
+}
+
+func (r *presenceRedis) url() string { return fmt.Sprintf("redis://127.0.0.1:%d", r.port) }
+
+func (r *presenceRedis) client() *redis.Client {
+	opt, err := redis.ParseURL(r.url())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	c := redis.NewClient(opt)
+	r.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func (r *presenceRedis) start() {
+	r.t.Helper()
+	args := append([]string{"--port", strconv.Itoa(r.port), "--bind", "127.0.0.1", "--save", "", "--dir", r.dir, "--logfile", filepath.Join(r.dir, "log")}, r.args...)
+	r.cmd = exec.Command("redis-server", args...)
+	if err := r.cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", r.port))
+		if err == nil {
+			conn.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			text, _ := os.ReadFile(filepath.Join(r.dir, "log"))
+			r.t.Fatalf("redis-server does not answer: %v\n%s", err, text)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+}
+
+func (r *presenceRedis) kill() {
+	if r.cmd != nil {
+		_ = r.cmd.Process.Kill()
+		_ = r.cmd.Wait()
+		r.cmd = nil
+	}
+}
+
+// presenceNode is a hub that runs on a log.
+type presenceNode struct {
+	t    *testing.T
+	hub  *fanout.Hub
+	stop func()
+}
+
+func newPresenceNode(t *testing.T, log fanout.Log, opt fanout.PresenceOptions) *presenceNode {
+	t.Helper()
+	hub := fanout.NewHub(log, fanout.Options{Presence: opt, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	ctx, cancel := context.WithCancel(context.Background())
+	var tasks sync.WaitGroup
+	tasks.Go(func() { _ = hub.Run(ctx) })
+	n := &presenceNode{t: t, hub: hub}
+	n.stop = sync.OnceFunc(func() {
+		cancel()
+		tasks.Wait()
+		if c, ok := log.(io.Closer); ok {
+			_ = c.Close()
+		}
+	})
+	t.Cleanup(n.stop)
+	return n
+}
+
+// guest is a client with a stream.
+type guest struct {
+	t      *testing.T
+	stream *fanout.Stream
+	node   *presenceNode
+
+	mu     sync.Mutex
+	text   bytes.Buffer
+	told   chan struct{} // has a token when text has grown
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+func (g *guest) Write(b []byte) error {
+	g.mu.Lock()
+	g.text.Write(b)
+	g.mu.Unlock()
+	select {
+	case g.told <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (n *presenceNode) join(user string, rooms ...string) *guest {
+	n.t.Helper()
+	return n.joinAs(&fanout.Member{User: user}, rooms...)
+}
+
+func (n *presenceNode) joinAs(m *fanout.Member, rooms ...string) *guest {
+	n.t.Helper()
+	g, err := n.tryJoin(m, rooms...)
+	if err != nil {
+		n.t.Fatalf("opening a stream: %v", err)
+	}
+	return g
+}
+
+func (n *presenceNode) tryJoin(m *fanout.Member, rooms ...string) (*guest, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s, err := n.hub.Open(ctx, fanout.StreamOptions{Rooms: rooms, Starts: make([]fanout.Start, len(rooms)), Member: m})
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	g := &guest{t: n.t, stream: s, node: n, cancel: cancel, told: make(chan struct{}, 1), done: make(chan struct{})}
+	go func() {
+		defer close(g.done)
+		s.Run(ctx, g)
+	}()
+	n.t.Cleanup(g.vanish)
+	g.awaitText("sluice.open")
+	return g, nil
+}
+
+// vanish is a client that hangs up; bye is one that says so.
+func (g *guest) vanish() { g.cancel(); <-g.done }
+
+func (g *guest) bye() {
+	g.t.Helper()
+	if err := g.node.hub.EndStream(context.Background(), g.stream.ID()); err != nil {
+		g.t.Fatal(err)
+	}
+	<-g.done
+	g.cancel()
+}
+
+func (g *guest) awaitText(want string) {
+	g.t.Helper()
+	timeout := time.After(20 * time.Second)
+	for {
+		g.mu.Lock()
+		text := g.text.String()
+		g.mu.Unlock()
+		if strings.Contains(text, want) {
+			return
+		}
+		select {
+		case <-g.told:
+		case <-timeout:
+			g.t.Fatalf("the stream never said %q; it said:\n%s", want, text)
+		}
+	}
+}
+
+// seen lists the joins and leaves that the guest was told of: "+bob 2", "-bob 1".
+func (g *guest) seen() []string {
+	g.t.Helper()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	seen := []string{}
+	name := ""
+	lines := bufio.NewScanner(bytes.NewReader(g.text.Bytes()))
+	for lines.Scan() {
+		if event, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
+			name = event
+		}
+		data, ok := strings.CutPrefix(lines.Text(), "data: ")
+		sign := map[string]string{"sluice.join": "+", "sluice.leave": "-"}[name]
+		if !ok || sign == "" {
+			continue
+		}
+		var m struct {
+			Room, User string
+			Count      int
+		}
+		if err := json.Unmarshal([]byte(data), &m); err != nil {
+			g.t.Errorf("%s is told as %q: %v", name, data, err)
+		}
+		seen = append(seen, fmt.Sprintf("%s%s %d", sign, m.User, m.Count))
+		name = ""
+	}
+	return seen
+}
+
+func (g *guest) awaitSeen(want ...string) {
+	g.t.Helper()
+	timeout := time.After(20 * time.Second)
+	for {
+		seen := g.seen()
+		if slices.Equal(seen, want) {
+			return
+		}
+		select {
+		case <-g.told:
+		case <-timeout:
+			g.t.Fatalf("a member saw %q, want %q", seen, want)
+		}
+	}
+}
+
+func (n *presenceNode) members(room string) []string {
+	n.t.Helper()
+	roster, err := n.hub.Members(context.Background(), room)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if roster.Count != len(roster.Members) {
+		n.t.Errorf("count is %d of %d members", roster.Count, len(roster.Members))
+	}
+	users := []string{}
+	for _, m := range roster.Members {
+		users = append(users, fmt.Sprintf("%s %d", m.User, m.Streams))
+	}
+	slices.Sort(users)
+	return users
+}
+
+func (n *presenceNode) awaitMembers(room string, want ...string) {
+	n.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		got := n.members(room)
+		if slices.Equal(got, want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			n.t.Fatalf("members are %q, want %q", got, want)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// fast is a twentieth of the real times, in proportion.
+var fast = fanout.PresenceOptions{Grace: 500 * time.Millisecond, Lease: 625 * time.Millisecond, Renew: 75 * time.Millisecond}
+
+// onBothLogs runs a claim on two nodes of a Redis log, and on one, twice, of a Memory log.
+func onBothLogs(t *testing.T, claim func(t *testing.T, a, b *presenceNode)) {
+	t.Run("memory", func(t *testing.T) {
+		defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+		t.Run("", func(t *testing.T) {
+			n := newPresenceNode(t, fanout.NewMemory(fanout.Retention{}), fast)
+			claim(t, n, n)
+		})
+	})
+	t.Run("redis", func(t *testing.T) {
+		defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+		t.Run("", func(t *testing.T) {
+			server := startPresenceRedis(t)
+			claim(t, newPresenceNode(t, server.log(), fast), newPresenceNode(t, server.log(), fast))
+		})
+	})
+}
+
+func (r *presenceRedis) log() *fanout.Redis {
+	r.t.Helper()
+	log, err := fanout.OpenRedis(fanout.RedisOptions{URL: r.url(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return log
+}
+
+func TestMembersAreToldWhoComesAndGoes(t *testing.T) {
+	onBothLogs(t, func(t *testing.T, a, b *presenceNode) {
+		ann := a.join("ann", "lobby")
+		if got := b.members("lobby"); !slices.Equal(got, []string{"ann 1"}) {
+			t.Errorf("as soon as a stream is open its user is to be a member, but there is %q", got)
+		}
+		bob := b.join("bob", "lobby")
+		ann.awaitSeen("+bob 2")
+		silent := b.joinAs(nil, "lobby")
+		tab := a.join("ann", "lobby")
+		a.awaitMembers("lobby", "ann 2", "bob 1")
+		bob.bye()
+		ann.awaitSeen("+bob 2", "-bob 1")
+		tab.awaitSeen("-bob 1")
+		if seen := bob.seen(); len(seen) > 0 {
+			t.Errorf("bob was told %q, though ann was there before and after", seen)
+		}
+		if seen := silent.seen(); len(seen) > 0 {
+			t.Errorf("a stream of no member was told %q", seen)
+		}
+		tab.bye()
+		ann.bye()
+		b.awaitMembers("lobby")
+	})
+}
+
+func TestReconnectWithinGraceIsNeitherLeaveNorJoin(t *testing.T) {
+	onBothLogs(t, func(t *testing.T, a, b *presenceNode) {
+		ann := a.join("ann", "lobby")
+		bob := a.join("bob", "lobby")
+		ann.awaitSeen("+bob 2")
+		bob.vanish()
+		b.awaitMembers("lobby", "ann 1", "bob 0")
+		bob = b.join("bob", "lobby")
+		<-time.After(2 * fast.Grace)
+		ann.awaitSeen("+bob 2")
+		bob.vanish()
+		ann.awaitSeen("+bob 2", "-bob 1")
+		b.awaitMembers("lobby", "ann 1")
+	})
+}
+
+func TestGoodbyeEndsTheGraceElsewhere(t *testing.T) {
+	onBothLogs(t, func(t *testing.T, a, b *presenceNode) {
+		ann := a.join("ann", "lobby")
+		bob := a.join("bob", "lobby")
+		bob.vanish()
+		b.awaitMembers("lobby", "ann 1", "bob 0")
+		b.join("bob", "lobby").bye()
+		b.awaitMembers("lobby", "ann 1")
+		ann.awaitSeen("+bob 2", "-bob 1")
+		<-time.After(2 * fast.Grace)
+		ann.awaitSeen("+bob 2", "-bob 1")
+	})
+}
