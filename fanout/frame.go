@@ -36,6 +36,9 @@ type frame struct {
 // numbered says that the frame is an event that the log keeps.
 func (f *frame) numbered() bool { return f.gap == nil && f.event.Epoch != "" }
 
+// ephemeral says that the frame is an event that no log keeps.
+func (f *frame) ephemeral() bool { return f.gap == nil && f.event.Epoch == "" }
+
 // cost is about what the frame takes of a ring's memory.
 func (f *frame) cost() int { return 256 + 2*(len(f.event.Data)+len(f.event.From)) }
 

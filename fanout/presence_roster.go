@@ -149,6 +149,9 @@ func (a *attendance) adopt(got Roster, now time.Time) {
 			r.toldCount = got.Count // who opens a stream asks for the count itself
 		}
 	case quiet:
+		if r.crowd {
+			a.countLocked(got.Count, now)
+		}
 		r.crowd, r.users, r.doubt = false, named(got.Members), nil
 	default:
 		a.differLocked(named(got.Members), other, now)
@@ -200,9 +203,18 @@ func (a *attendance) tick(now time.Time) {
 			a.applyLocked(a.changed(typeLeave, user, r.users[user]), now)
 		}
 	}
-	if r.crowd && r.count != r.toldCount && now.Sub(r.toldAt) >= crowdPause {
-		e := newMovement(a.room, r.count > r.toldCount, &movement{count: r.count})
-		r.toldCount, r.toldAt = r.count, now
-		a.tellLocked(&e, now)
+	if r.crowd && now.Sub(r.toldAt) >= crowdPause {
+		a.countLocked(r.count, now)
 	}
+}
+
+// countLocked tells how many there are in a crowd, if they are not as many as before.
+func (a *attendance) countLocked(count int, now time.Time) {
+	r := &a.roster
+	if count == r.toldCount {
+		return
+	}
+	e := newMovement(a.room, count > r.toldCount, &movement{count: count})
+	r.toldCount, r.toldAt = count, now
+	a.tellLocked(&e, now)
 }

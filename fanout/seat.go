@@ -19,7 +19,7 @@ type seat struct {
 	behind   bool     // it was enrolled before, and overtaken
 	checked  bool     // the room has looked at its log for the sake of this seat
 	place    uint64   // of the next frame, if enrolled
-	since    uint64   // place at which it was enrolled: ephemeral events before that are not for it
+	since    uint64   // place at which it was opened, or enrolled again: ephemeral events before that are not for it
 	gap      *Gap     // to be shown before anything else
 	missed   int64    // of gap
 }
@@ -136,7 +136,13 @@ func (s *seat) enrolLocked() bool {
 	if !ok {
 		return false
 	}
-	s.place, s.since, s.enrolled, s.checked = place, r.ring.end(), true, false
+	if s.behind {
+		s.since = r.ring.end()
+	}
+	for place > max(s.since, r.ring.base) && r.ring.at(place-1).ephemeral() {
+		place-- // it came between the opening and now
+	}
+	s.place, s.enrolled, s.checked = place, true, false
 	return true
 }
 
@@ -254,7 +260,7 @@ func (s *seat) settle(start Start, res Resolution, x Extent) {
 	r := s.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.at = res.Own
+	s.at, s.since = res.Own, r.ring.end()
 	if res.Reason == "" {
 		return
 	}
