@@ -248,6 +248,23 @@ func (g *guest) awaitSeen(want ...string) {
 	}
 }
 
+// awaitLast waits until the last that the guest was told of ends like this.
+func (g *guest) awaitLast(suffix string) {
+	g.t.Helper()
+	timeout := time.After(20 * time.Second)
+	for {
+		seen := g.seen()
+		if len(seen) > 0 && strings.HasSuffix(seen[len(seen)-1], suffix) {
+			return
+		}
+		select {
+		case <-g.told:
+		case <-timeout:
+			g.t.Fatalf("a member saw %q, want %q at last", seen, suffix)
+		}
+	}
+}
+
 func (n *presenceNode) members(room string) []string {
 	n.t.Helper()
 	roster, err := n.hub.Members(context.Background(), room)
