@@ -21,7 +21,9 @@ func (r *room) catchUp() {
 		after, limit, ok := r.beginCatchUp()
 		var h History
 		var err error
+		var begun time.Time
 		if ok {
+			begun = time.Now()
 			r.hub.stats.CatchUps.Add(1)
 			ctx, cancel := context.WithTimeout(r.hub.ctx, commandTimeout)
 			h, err = r.hub.log.Read(ctx, r.name, after, limit)
@@ -32,7 +34,7 @@ func (r *room) catchUp() {
 		case !ok:
 			return
 		case err == nil:
-			if r.take(h) {
+			if r.take(h, begun) {
 				return
 			}
 			backoff = minBackoff
@@ -63,8 +65,9 @@ func (r *room) beginCatchUp() (after int64, limit int, ok bool) {
 	return int64(r.extent.Head), pageEvents, true
 }
 
-// take brings the room to what the log says, and says whether that was all.
-func (r *room) take(h History) (done bool) {
+// take brings the room to what the log said in a read that began then, and
+// says whether that was all.
+func (r *room) take(h History, begun time.Time) (done bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.opened {
@@ -80,7 +83,7 @@ func (r *room) take(h History) (done bool) {
 		}
 	}
 	r.extent.Fenced = h.Fenced
-	r.lastEvent = time.Now()
+	r.lastEvent, r.readFrom = time.Now(), begun
 	done = r.extent.Head == h.Head && !r.dirty
 	if done {
 		r.catching = false

@@ -195,3 +195,9 @@ func appendStringOrNull(b []byte, s string) []byte {
 	}
 	return appendString(b, s)
 }
+
+// AppendEvent appends e as a stream of its room alone carries it.
+func AppendEvent(b []byte, e *Event, as Format) []byte {
+	f := frame{event: *e}
+	return append(b, f.encoded(as)...)
+}

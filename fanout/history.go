@@ -234,7 +234,7 @@ func (h *Hub) Poll(ctx context.Context, opt StreamOptions, limit int, wait time.
 			page.Next = cursorOf(opt.Rooms, s.shown)
 			return page, nil
 		}
-		if err != nil || !h.DownSince().IsZero() {
+		if err != nil || !s.reader.downSince().IsZero() {
 			return Page{}, ErrUnavailable
 		}
 		if err := s.reader.wait(ctx, left); err != nil {

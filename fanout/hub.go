@@ -47,7 +47,6 @@ type Hub struct {
 	rooms    map[string]*room
 	streams  map[*Stream]struct{}
 	asked    map[string]*question // what other nodes were asked
-	downFrom time.Time            // since when the log is out of reach; zero if it is not
 	draining bool
 
 	ringBytes atomic.Int64 // of all rooms
@@ -111,16 +110,12 @@ func (h *Hub) spawn(f func()) bool {
 // Log is the log that the hub is on.
 func (h *Hub) Log() Log { return h.log }
 
-// DownSince says since when the log is out of reach; zero if it is not.
-func (h *Hub) DownSince() time.Time {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	return h.downFrom
-}
+// DownSince says since when no part of the log can be reached; zero if some can.
+func (h *Hub) DownSince() time.Time { return h.log.DownSince("") }
 
-// Append is Log.Append, but fails at once while the log is known to be out of reach.
+// Append is Log.Append, but fails at once while the room is known to be out of reach.
 func (h *Hub) Append(ctx context.Context, room string, drafts []Draft) ([]Receipt, error) {
-	if !h.DownSince().IsZero() {
+	if !h.log.DownSince(room).IsZero() {
 		return nil, ErrUnavailable
 	}
 	receipts, err := h.log.Append(ctx, room, drafts)
@@ -128,9 +123,9 @@ func (h *Hub) Append(ctx context.Context, room string, drafts []Draft) ([]Receip
 	return receipts, err
 }
 
-// Broadcast is Log.Broadcast, but fails at once while the log is known to be out of reach.
+// Broadcast is Log.Broadcast, but fails at once while the room is known to be out of reach.
 func (h *Hub) Broadcast(ctx context.Context, room string, d Draft) (int64, error) {
-	if !h.DownSince().IsZero() {
+	if !h.log.DownSince(room).IsZero() {
 		return 0, ErrUnavailable
 	}
 	at, err := h.log.Broadcast(ctx, room, d)
@@ -232,27 +227,19 @@ func (h *Hub) Following(room string) {
 }
 
 // Lost implements Feed.
-func (h *Hub) Lost() {
+func (h *Hub) Lost(rooms []string) {
 	h.stats.Losses.Add(1)
-	for _, r := range h.allRooms() {
-		r.lose()
+	h.presence.shaken()
+	for _, name := range rooms {
+		if r := h.room(name); r != nil {
+			r.lose()
+		}
 	}
 }
 
 // Link implements Feed.
-func (h *Hub) Link(up bool) {
-	h.presence.link(up)
-	h.mu.Lock()
-	was := h.downFrom.IsZero()
-	if up {
-		h.downFrom = time.Time{}
-	} else if was {
-		h.downFrom = time.Now()
-	}
-	h.mu.Unlock()
-	if was == up {
-		return
-	}
+func (h *Hub) Link() {
+	h.presence.shaken()
 	for _, s := range h.allStreams() {
 		s.reader.nudge()
 	}

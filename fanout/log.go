@@ -56,10 +56,14 @@ type Follower interface {
 	// Signal sends a message to all nodes, this one included, and says how
 	// many there are.
 	Signal(ctx context.Context, message []byte) (nodes int, err error)
+
+	// DownSince says since when a room's part of the log is out of reach, or,
+	// for "", all of it; zero if it is not. It does not block.
+	DownSince(room string) time.Time
 }
 
-// Feed takes what a log tells. Its methods never block, and are called one at
-// a time.
+// Feed takes what a log tells. Its methods never block, and may be called by
+// several at a time, but for one room by one.
 type Feed interface {
 	// Event is an event of a room that is followed, in the room's order. Some
 	// may be missing: their numbers tell.
@@ -68,10 +72,10 @@ type Feed interface {
 	Stale(room string)
 	// Following says that from here on the room's events come.
 	Following(room string)
-	// Lost says that no room is followed any more, until Following says it anew.
-	Lost()
-	// Link says whether the log can be reached, whenever that changes.
-	Link(up bool)
+	// Lost says that rooms are not followed any more, until Following says it anew.
+	Lost(rooms []string)
+	// Link says that DownSince may have changed.
+	Link()
 	// Signal is a message that a node sent to all.
 	Signal(message []byte)
 }

@@ -31,7 +31,7 @@ type memoryRoom struct {
 	forget  time.Time // when even the numbering goes
 }
 
-type memoryKey struct{ room, key string }
+type memoryKey struct{ room, from, key string }
 
 type keyed struct {
 	fingerprint [sha256.Size]byte
@@ -54,7 +54,6 @@ func NewMemory(keep Retention) *Memory {
 func (m *Memory) Run(ctx context.Context, feed Feed) error {
 	m.mu.Lock()
 	m.feed = feed
-	feed.Link(true)
 	for room := range m.followed {
 		feed.Following(room)
 	}
@@ -107,6 +106,9 @@ func (m *Memory) Unfollow(room string) {
 	delete(m.followed, room)
 }
 
+// DownSince implements Follower: it is never out of reach.
+func (m *Memory) DownSince(string) time.Time { return time.Time{} }
+
 // Signal implements Follower.
 func (m *Memory) Signal(_ context.Context, message []byte) (nodes int, err error) {
 	m.mu.Lock()
@@ -139,7 +141,7 @@ func (m *Memory) known(room string, d *Draft, now time.Time) (keyed, bool) {
 	if d.Key == "" {
 		return keyed{}, false
 	}
-	k, ok := m.keys[memoryKey{room, d.Key}]
+	k, ok := m.keys[memoryKey{room, d.From, d.Key}]
 	return k, ok && now.Before(k.expires)
 }
 
@@ -164,7 +166,7 @@ func (m *Memory) appendLocked(room string, d *Draft, now time.Time) Receipt {
 	r.expires, r.forget = now.Add(m.keep.Age), now.Add(m.keep.memory())
 	receipt := Receipt{Position: e.Position, At: e.At}
 	if d.Key != "" {
-		m.keys[memoryKey{room, d.Key}] = keyed{fingerprint(d), receipt, now.Add(m.keep.Keys)}
+		m.keys[memoryKey{room, d.From, d.Key}] = keyed{fingerprint(d), receipt, now.Add(m.keep.Keys)}
 	}
 	if m.feed != nil && m.followed[room] {
 		m.feed.Event(e)

@@ -25,7 +25,7 @@ type presence struct {
 	mu      sync.Mutex // guards the fields below; taken after an attendance's lock, never before
 	rooms   map[string]*attendance
 	touched map[*attendance]struct{} // have something to do at once
-	upSince time.Time                // since when the log is in reach; zero if it is not
+	shook   time.Time                // when the link to the log was lost or came back last
 
 	// The fields below belong to run.
 	failing bool      // the last round did not get through
@@ -46,6 +46,7 @@ func newPresence(h *Hub, opt PresenceOptions) *presence {
 		wake:    make(chan struct{}, 1),
 		rooms:   map[string]*attendance{},
 		touched: map[*attendance]struct{}{},
+		shook:   time.Now(),
 	}
 }
 
@@ -58,12 +59,13 @@ func (p *presence) enter(ctx context.Context, s *Stream) {
 	}
 	var told []<-chan struct{}
 	for _, room := range s.reader.names {
-		if m.in(room) {
-			told = append(told, p.enterRoom(room, m))
+		if !m.in(room) {
+			continue
 		}
-	}
-	if !p.hub.DownSince().IsZero() {
-		return // it will be told when the log is back
+		done := p.enterRoom(room, m)
+		if p.hub.log.DownSince(room).IsZero() { // else it is told when the log is back
+			told = append(told, done)
+		}
 	}
 	timer := time.NewTimer(announceWait)
 	defer timer.Stop()
@@ -154,23 +156,18 @@ func (p *presence) stale(room string) {
 	}
 }
 
-// link says whether the log can be reached.
-func (p *presence) link(up bool) {
+// shaken says that the link to the log was lost, or is back. It does not block.
+func (p *presence) shaken() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch {
-	case !up:
-		p.upSince = time.Time{}
-	case p.upSince.IsZero():
-		p.upSince = time.Now()
-	}
+	p.shook = time.Now()
 }
 
 // calm says that this node may judge others by their leases.
 func (p *presence) calm(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.upSince.IsZero() && now.Sub(p.upSince) >= p.opt.calm()
+	return now.Sub(p.shook) >= p.opt.calm()
 }
 
 // run goes round until the hub ends.
@@ -281,7 +278,7 @@ func (p *presence) part() {
 
 // Members gives who is in a room, on all nodes.
 func (h *Hub) Members(ctx context.Context, room string) (Roster, error) {
-	if !h.DownSince().IsZero() {
+	if !h.log.DownSince(room).IsZero() {
 		return Roster{}, ErrUnavailable
 	}
 	p := h.presence

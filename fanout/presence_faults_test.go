@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/fanout"
+	"sluice/fanout/redistest"
 )
 
 // frailLog is a Redis log whose node can be killed, so that it never says
@@ -23,8 +24,7 @@ type frailLog struct {
 }
 
 func (l *frailLog) Attend(ctx context.Context, terms fanout.Terms, rooms []fanout.Attendance) []fanout.Standing {
-	l.mu.Lock()
-	l.mu.Unlock() //nolint:staticcheck // to wait, not to guard
+	l.pass()
 	if l.dead.Load() {
 		standings := make([]fanout.Standing, len(rooms))
 		for i := range standings {
@@ -33,6 +33,12 @@ func (l *frailLog) Attend(ctx context.Context, terms fanout.Terms, rooms []fanou
 		return standings
 	}
 	return l.Redis.Attend(ctx, terms, rooms)
+}
+
+// pass waits until the node goes on.
+func (l *frailLog) pass() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 }
 
 // kill ends the node as SIGKILL would.
@@ -47,12 +53,12 @@ type movements struct {
 	list []string
 }
 
-func (r *presenceRedis) record(room string) *movements {
-	r.t.Helper()
+func recordMovements(t *testing.T, server *redistest.Server, room string) *movements {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	ps := r.client().Subscribe(ctx, "sluice:ch:{"+room+"}")
+	ps := server.Client().Subscribe(ctx, "sluice:ch:{"+room+"}")
 	if _, err := ps.Receive(ctx); err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
 	m := &movements{}
 	done := make(chan struct{})
@@ -66,7 +72,7 @@ func (r *presenceRedis) record(room string) *movements {
 			}
 		}
 	}()
-	r.t.Cleanup(func() { cancel(); ps.Close(); <-done })
+	t.Cleanup(func() { cancel(); ps.Close(); <-done })
 	return m
 }
 
@@ -83,11 +89,11 @@ func (m *movements) count(what string) int {
 }
 
 func TestMembersOfADeadNodeLeaveOnce(t *testing.T) {
-	server := startPresenceRedis(t)
-	sent := server.record("lobby")
-	frail := &frailLog{Redis: server.log()}
+	server := redistest.Start(t)
+	sent := recordMovements(t, server, "lobby")
+	frail := &frailLog{Redis: redisLog(t, server.URL())}
 	a := newPresenceNode(t, frail, fast)
-	b, c := newPresenceNode(t, server.log(), fast), newPresenceNode(t, server.log(), fast)
+	b, c := newPresenceNode(t, redisLog(t, server.URL()), fast), newPresenceNode(t, redisLog(t, server.URL()), fast)
 	ann, cyd := b.join("ann", "lobby"), c.join("cyd", "lobby")
 	a.join("bob", "lobby")
 	a.join("dan", "lobby")
@@ -122,10 +128,10 @@ func TestMembersOfADeadNodeLeaveOnce(t *testing.T) {
 }
 
 func TestNodeThatStopsForAWhileLosesNoMember(t *testing.T) {
-	server := startPresenceRedis(t)
-	sent := server.record("lobby")
-	frail := &frailLog{Redis: server.log()}
-	a, b := newPresenceNode(t, frail, fast), newPresenceNode(t, server.log(), fast)
+	server := redistest.Start(t)
+	sent := recordMovements(t, server, "lobby")
+	frail := &frailLog{Redis: redisLog(t, server.URL())}
+	a, b := newPresenceNode(t, frail, fast), newPresenceNode(t, redisLog(t, server.URL()), fast)
 	a.join("ann", "lobby")
 	bob := b.join("bob", "lobby")
 	<-time.After(fast.Lease)
@@ -140,9 +146,9 @@ func TestNodeThatStopsForAWhileLosesNoMember(t *testing.T) {
 }
 
 func TestNodeThatWasGivenUpAnnouncesItsMembersAgain(t *testing.T) {
-	server := startPresenceRedis(t)
-	frail := &frailLog{Redis: server.log()}
-	a, b := newPresenceNode(t, frail, fast), newPresenceNode(t, server.log(), fast)
+	server := redistest.Start(t)
+	frail := &frailLog{Redis: redisLog(t, server.URL())}
+	a, b := newPresenceNode(t, frail, fast), newPresenceNode(t, redisLog(t, server.URL()), fast)
 	a.join("ann", "lobby")
 	bob := b.join("bob", "lobby")
 	<-time.After(fast.Lease)
@@ -162,15 +168,15 @@ func TestRedisRestartIsNoLeave(t *testing.T) {
 			if kept {
 				args = []string{"--appendonly", "yes", "--appendfsync", "always"}
 			}
-			server := startPresenceRedis(t, args...)
-			a, b, c := newPresenceNode(t, server.log(), fast), newPresenceNode(t, server.log(), fast), newPresenceNode(t, server.log(), fast)
+			server := redistest.Start(t, args...)
+			a, b, c := newPresenceNode(t, redisLog(t, server.URL()), fast), newPresenceNode(t, redisLog(t, server.URL()), fast), newPresenceNode(t, redisLog(t, server.URL()), fast)
 			ann := a.join("ann", "lobby")
 			bob := b.join("bob", "lobby")
 			cyd := c.join("cyd", "lobby")
 			ann.awaitSeen("+bob 2", "+cyd 3")
-			server.kill()
+			server.Kill()
 			<-time.After(2 * fast.Lease) // so that every lease would be over
-			server.start()
+			server.Restart()
 			awaitUp(t, a, b, c)
 			a.awaitMembers("lobby", "ann 1", "bob 1", "cyd 1")
 			<-time.After(2 * fast.Lease)
@@ -199,18 +205,18 @@ func awaitUp(t *testing.T, nodes ...*presenceNode) {
 
 // Whoever left while Redis was away is told to have left, once it is back.
 func TestLeaveDuringAnOutageIsToldAfterIt(t *testing.T) {
-	server := startPresenceRedis(t)
-	frail := &frailLog{Redis: server.log()}
-	a, b := newPresenceNode(t, frail, fast), newPresenceNode(t, server.log(), fast)
+	server := redistest.Start(t)
+	frail := &frailLog{Redis: redisLog(t, server.URL())}
+	a, b := newPresenceNode(t, frail, fast), newPresenceNode(t, redisLog(t, server.URL()), fast)
 	a.join("ann", "lobby")
 	bob := b.join("bob", "lobby")
 	cyd := b.join("cyd", "lobby")
 	bob.awaitSeen("+cyd 3")
-	server.kill()
+	server.Kill()
 	a.kill(frail)
 	cyd.vanish()
 	<-time.After(2 * fast.Lease)
-	server.start()
+	server.Restart()
 	awaitUp(t, b)
 	deadline := time.Now().Add(10 * time.Second)
 	for len(bob.seen()) < 3 && time.Now().Before(deadline) {
@@ -226,10 +232,10 @@ func TestLeaveDuringAnOutageIsToldAfterIt(t *testing.T) {
 
 // A lost message is noticed, and what it said is told all the same.
 func TestMissedMovementIsMadeUpFor(t *testing.T) {
-	server := startPresenceRedis(t)
-	a, b := newPresenceNode(t, server.log(), fast), newPresenceNode(t, server.log(), fast)
+	server := redistest.Start(t)
+	a, b := newPresenceNode(t, redisLog(t, server.URL()), fast), newPresenceNode(t, redisLog(t, server.URL()), fast)
 	ann := a.join("ann", "lobby")
-	client := server.client()
+	client := server.Client()
 	b.join("bob", "lobby")
 	ann.awaitSeen("+bob 2")
 	for i := range 5 {
@@ -247,11 +253,11 @@ func TestMissedMovementIsMadeUpFor(t *testing.T) {
 
 // Keys of presence that somebody deletes, or that Redis evicts, come back.
 func TestLostKeysAreRebuilt(t *testing.T) {
-	server := startPresenceRedis(t)
-	a, b := newPresenceNode(t, server.log(), fast), newPresenceNode(t, server.log(), fast)
+	server := redistest.Start(t)
+	a, b := newPresenceNode(t, redisLog(t, server.URL()), fast), newPresenceNode(t, redisLog(t, server.URL()), fast)
 	ann, bob := a.join("ann", "lobby"), b.join("bob", "lobby")
 	ann.awaitSeen("+bob 2")
-	client := server.client()
+	client := server.Client()
 	keys, err := client.Keys(context.Background(), "sluice:pres:*").Result()
 	if err != nil || len(keys) != 4 {
 		t.Fatalf("keys are %q (%v), want nodes, users, and one for each node", keys, err)

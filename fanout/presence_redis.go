@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -44,23 +45,56 @@ func (r *Redis) attendeesKey(room, node string) string {
 func (r *Redis) Attend(ctx context.Context, terms Terms, rooms []Attendance) []Standing {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
-	answers := make([]*redis.Cmd, len(rooms))
-	client := r.pool.client()
-	pipe := client.Pipeline()
+	keys := make([]string, len(rooms))
 	for i := range rooms {
-		keys, args := r.attendance(terms, &rooms[i])
+		keys[i] = r.usersKey(rooms[i].Room)
+	}
+	standings := make([]Standing, len(rooms))
+	sorted, err := byServer(r.servers, keys)
+	if err != nil {
+		for i := range standings {
+			standings[i].Err = unavailable("telling who is present", err)
+		}
+		return standings
+	}
+	var tasks sync.WaitGroup
+	for address, mine := range sorted {
+		tasks.Go(func() { r.attendOn(ctx, r.servers.client(address), terms, rooms, mine, standings) })
+	}
+	tasks.Wait()
+	return standings
+}
+
+// attendOn tells one server of the rooms that it has. What it refuses, since
+// it does not know the script or no longer has the room, it has not executed.
+func (r *Redis) attendOn(ctx context.Context, c *redis.Client, terms Terms, rooms []Attendance, mine []int, standings []Standing) {
+	pipe := c.Pipeline()
+	answers := make([]*redis.Cmd, len(mine))
+	for i, k := range mine {
+		keys, args := r.attendance(terms, &rooms[k])
 		answers[i] = r.roll.attend.EvalSha(ctx, pipe, keys, args...)
 	}
 	_, _ = pipe.Exec(ctx) // each answer has its own error
-	standings := make([]Standing, len(rooms))
-	for i, answer := range answers {
-		if redis.HasErrorPrefix(answer.Err(), "NOSCRIPT") {
-			keys, args := r.attendance(terms, &rooms[i])
-			answer = r.roll.attend.Eval(ctx, client, keys, args...)
+	for i, k := range mine {
+		values, err := answers[i].Slice()
+		if refused(err) {
+			keys, args := r.attendance(terms, &rooms[k])
+			err = r.servers.on(ctx, keys[0], func(c *redis.Client) (err error) {
+				values, err = r.roll.attend.Run(ctx, c, keys, args...).Slice()
+				return err
+			})
 		}
-		standings[i] = parseStanding(answer)
+		standings[k] = parseStanding(values, err)
 	}
-	return standings
+}
+
+func refused(err error) bool {
+	for _, prefix := range []string{"NOSCRIPT", "MOVED", "ASK", "TRYAGAIN"} {
+		if err != nil && redis.HasErrorPrefix(err, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *Redis) attendance(terms Terms, a *Attendance) (keys []string, args []any) {
@@ -74,7 +108,7 @@ func (r *Redis) attendance(terms Terms, a *Attendance) (keys []string, args []an
 		budget = leavesAtOnce
 	}
 	args = make([]any, 9, 9+3*len(a.Changes))
-	args[0], args[1] = r.pool.publishCommand(), terms.Node
+	args[0], args[1] = publishCommand(r.servers), terms.Node
 	args[2], args[3] = terms.Lease.Milliseconds(), leasesKept*terms.Lease.Milliseconds()
 	args[4], args[5], args[6] = terms.Names, a.Revision, a.Next
 	args[7], args[8] = newEpoch(), budget
@@ -109,8 +143,7 @@ func parseAttendee(record string) (Attendee, bool) {
 	return a, true
 }
 
-func parseStanding(answer *redis.Cmd) Standing {
-	values, err := answer.Slice()
+func parseStanding(values []any, err error) Standing {
 	if err != nil {
 		return Standing{Err: unavailable("telling who is present", err)}
 	}
@@ -136,7 +169,12 @@ func parseVersion(generation, number any) Version {
 func (r *Redis) Attended(ctx context.Context, node, room string) (map[string]Attendee, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
-	kept, err := r.pool.client().HGetAll(ctx, r.attendeesKey(room, node)).Result()
+	key := r.attendeesKey(room, node)
+	var kept map[string]string
+	err := r.servers.on(ctx, key, func(c *redis.Client) (err error) {
+		kept, err = c.HGetAll(ctx, key).Result()
+		return err
+	})
 	if err != nil {
 		return nil, "", unavailable("reading who is present here", err)
 	}
@@ -154,7 +192,11 @@ func (r *Redis) Roster(ctx context.Context, room string, names int) (Roster, err
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	keys := []string{r.nodesKey(room), r.usersKey(room)}
-	answer, err := r.roll.list.RunRO(ctx, r.pool.client(), keys, names).Slice()
+	var answer []any
+	err := r.servers.on(ctx, keys[0], func(c *redis.Client) (err error) {
+		answer, err = r.roll.list.RunRO(ctx, c, keys, names).Slice()
+		return err
+	})
 	if err != nil {
 		return Roster{}, unavailable("reading who is present", err)
 	}

@@ -8,89 +8,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-	"go.uber.org/goleak"
-
 	"sluice/fanout"
+	"sluice/fanout/redistest"
 )
-
-// presenceRedis is a redis-server of the test's own.
-type presenceRedis struct {
-	t    *testing.T
-	port int
-	dir  string
-	args []string
-	cmd  *exec.Cmd
-}
-
-func startPresenceRedis(t *testing.T, args ...string) *presenceRedis {
-	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		t.Skip("redis-server is not installed")
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &presenceRedis{t: t, port: ln.Addr().(*net.TCPAddr).Port, dir: t.TempDir(), args: args}
-	ln.Close()
-	r.start()
-	t.Cleanup(r.kill)
-	return r
-}
-
-func (r *presenceRedis) url() string { return fmt.Sprintf("redis://127.0.0.1:%d", r.port) }
-
-func (r *presenceRedis) client() *redis.Client {
-	opt, err := redis.ParseURL(r.url())
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	c := redis.NewClient(opt)
-	r.t.Cleanup(func() { c.Close() })
-	return c
-}
-
-func (r *presenceRedis) start() {
-	r.t.Helper()
-	args := append([]string{"--port", strconv.Itoa(r.port), "--bind", "127.0.0.1", "--save", "", "--dir", r.dir, "--logfile", filepath.Join(r.dir, "log")}, r.args...)
-	r.cmd = exec.Command("redis-server", args...)
-	if err := r.cmd.Start(); err != nil {
-		r.t.Fatal(err)
-	}
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", r.port))
-		if err == nil {
-			conn.Close()
-			return
-		}
-		if time.Now().After(deadline) {
-			text, _ := os.ReadFile(filepath.Join(r.dir, "log"))
-			r.t.Fatalf("redis-server does not answer: %v\n%s", err, text)
-		}
-		<-time.After(10 * time.Millisecond)
-	}
-}
-
-func (r *presenceRedis) kill() {
-	if r.cmd != nil {
-		_ = r.cmd.Process.Kill()
-		_ = r.cmd.Wait()
-		r.cmd = nil
-	}
-}
 
 // presenceNode is a hub that runs on a log.
 type presenceNode struct {
@@ -303,26 +229,20 @@ var fast = fanout.PresenceOptions{Grace: 500 * time.Millisecond, Lease: 625 * ti
 // onBothLogs runs a claim on two nodes of a Redis log, and on one, twice, of a Memory log.
 func onBothLogs(t *testing.T, opt fanout.PresenceOptions, claim func(t *testing.T, a, b *presenceNode)) {
 	t.Run("memory", func(t *testing.T) {
-		defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-		t.Run("", func(t *testing.T) {
-			n := newPresenceNode(t, fanout.NewMemory(fanout.Retention{}), opt)
-			claim(t, n, n)
-		})
+		n := newPresenceNode(t, fanout.NewMemory(fanout.Retention{}), opt)
+		claim(t, n, n)
 	})
 	t.Run("redis", func(t *testing.T) {
-		defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-		t.Run("", func(t *testing.T) {
-			server := startPresenceRedis(t)
-			claim(t, newPresenceNode(t, server.log(), opt), newPresenceNode(t, server.log(), opt))
-		})
+		server := redistest.Start(t)
+		claim(t, newPresenceNode(t, redisLog(t, server.URL()), opt), newPresenceNode(t, redisLog(t, server.URL()), opt))
 	})
 }
 
-func (r *presenceRedis) log() *fanout.Redis {
-	r.t.Helper()
-	log, err := fanout.OpenRedis(fanout.RedisOptions{URL: r.url(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+func redisLog(t *testing.T, url string) *fanout.Redis {
+	t.Helper()
+	log, err := fanout.OpenRedis(fanout.RedisOptions{URL: url, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return log
 }

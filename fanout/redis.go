@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,10 +28,11 @@ var (
 
 // RedisOptions say where a Redis log is and what it keeps.
 type RedisOptions struct {
-	URL    string       // redis://, rediss://, redis+sentinel:// or redis+cluster://
-	Prefix string       // of every key and channel; "sluice" if empty
-	Keep   Retention    //
-	Logger *slog.Logger // slog.Default() if nil
+	URL    string        // redis://, rediss://, redis+sentinel:// or redis+cluster://
+	Prefix string        // of every key and channel; "sluice" if empty
+	Keep   Retention     //
+	Ack    time.Duration // how long an acknowledgement waits for a replica to have the event; not at all if zero
+	Logger *slog.Logger  // slog.Default() if nil
 }
 
 // Redis is a log in Redis, shared by any number of nodes. Each room is a
@@ -45,7 +47,7 @@ type Redis struct {
 	*subscriber
 	opt     RedisOptions
 	keep    Retention
-	pool    *pool
+	servers servers
 	publish *redis.Script
 	resume  *redis.Script
 	purge   *redis.Script
@@ -68,14 +70,14 @@ func OpenRedis(opt RedisOptions) (*Redis, error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.Default()
 	}
-	p, err := newPool(opt.URL)
+	where, err := parseRedisURL(opt.URL)
 	if err != nil {
 		return nil, err
 	}
 	r := &Redis{
 		opt:     opt,
 		keep:    opt.Keep.withDefaults(),
-		pool:    p,
+		servers: where,
 		publish: redis.NewScript(publishLua),
 		resume:  redis.NewScript(resumeLua),
 		purge:   redis.NewScript(purgeLua),
@@ -86,7 +88,7 @@ func OpenRedis(opt RedisOptions) (*Redis, error) {
 }
 
 // Close gives up the connections. Run must have returned.
-func (r *Redis) Close() error { return r.pool.close() }
+func (r *Redis) Close() error { return r.servers.close() }
 
 func (r *Redis) logKey(room string) string  { return r.opt.Prefix + ":log:{" + room + "}" }
 func (r *Redis) metaKey(room string) string { return r.opt.Prefix + ":meta:{" + room + "}" }
@@ -134,7 +136,7 @@ func (r *Redis) appendSome(ctx context.Context, room string, drafts []Draft) ([]
 	keys := make([]string, 3, 3+len(drafts))
 	keys[0], keys[1], keys[2] = r.logKey(room), r.metaKey(room), r.channel(room)
 	args := make([]any, 6, 6+3*len(drafts))
-	args[0], args[1] = r.pool.publishCommand(), r.keep.Events
+	args[0], args[1] = publishCommand(r.servers), r.keep.Events
 	args[2], args[3] = r.keep.Age.Milliseconds(), r.keep.memory().Milliseconds()
 	args[4], args[5] = newEpoch(), r.keep.Keys.Milliseconds()
 	for i := range drafts {
@@ -147,11 +149,38 @@ func (r *Redis) appendSome(ctx context.Context, room string, drafts []Draft) ([]
 		}
 		args = append(args, record(now, d), print, now)
 	}
-	answer, err := r.publish.Run(ctx, r.pool.client(), keys, args...).Slice()
+	var answer []any
+	var replicas int64
+	err := r.servers.on(ctx, keys[0], func(c *redis.Client) (err error) {
+		if r.opt.Ack > 0 {
+			answer, replicas, err = r.publishReplicated(ctx, c, keys, args)
+			return err
+		}
+		answer, err = r.publish.Run(ctx, c, keys, args...).Slice()
+		return err
+	})
 	if err != nil {
 		return nil, unavailable("appending", err)
 	}
-	return parseReceipts(answer, len(drafts))
+	receipts, err := parseReceipts(answer, len(drafts))
+	for i := range receipts {
+		receipts[i].Alone = r.opt.Ack > 0 && replicas == 0
+	}
+	return receipts, err
+}
+
+// publishReplicated appends and then waits, on the same connection, until a
+// replica has what was appended (Redis, WAIT), or the time is over.
+func (r *Redis) publishReplicated(ctx context.Context, c *redis.Client, keys []string, args []any) (answer []any, replicas int64, err error) {
+	conn := c.Conn()
+	defer func() { _ = conn.Close() }() // it goes back to the pool
+	if answer, err = r.publish.Run(ctx, conn, keys, args...).Slice(); err != nil {
+		return nil, 0, err
+	}
+	if replicas, err = conn.Wait(ctx, 1, r.opt.Ack).Result(); err != nil {
+		return answer, 0, nil // the event is appended; that nobody has a copy is all that can be said
+	}
+	return answer, replicas, nil
 }
 
 func record(at int64, d *Draft) []byte {
@@ -188,7 +217,7 @@ func (r *Redis) Broadcast(ctx context.Context, room string, d Draft) (int64, err
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	now := time.Now().UnixMilli()
-	if err := r.pool.send(ctx, r.channel(room), append([]byte("0|"), record(now, &d)...)).Err(); err != nil {
+	if _, err := send(ctx, r.servers, r.channel(room), append([]byte("0|"), record(now, &d)...)); err != nil {
 		return 0, unavailable("broadcasting", err)
 	}
 	return now, nil
@@ -199,7 +228,11 @@ func (r *Redis) Read(ctx context.Context, room string, after int64, limit int) (
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	keys := []string{r.logKey(room), r.metaKey(room)}
-	answer, err := r.resume.RunRO(ctx, r.pool.client(), keys, after, limit, r.keep.Events, maxPageBytes).Slice()
+	var answer []any
+	err := r.servers.on(ctx, keys[0], func(c *redis.Client) (err error) {
+		answer, err = r.resume.RunRO(ctx, c, keys, after, limit, r.keep.Events, maxPageBytes).Slice()
+		return err
+	})
 	if err != nil {
 		return History{}, unavailable("reading a room", err)
 	}
@@ -264,24 +297,39 @@ func (r *Redis) Heads(ctx context.Context, rooms []string) ([]Position, error) {
 func (r *Redis) someHeads(ctx context.Context, rooms []string) ([]Position, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
-	pipe := r.pool.client().Pipeline()
-	answers := make([]*redis.SliceCmd, len(rooms))
+	keys := make([]string, len(rooms))
 	for i, room := range rooms {
-		answers[i] = pipe.HMGet(ctx, r.metaKey(room), "epoch", "seq")
+		keys[i] = r.metaKey(room)
 	}
-	if _, err := pipe.Exec(ctx); err != nil {
+	sorted, err := byServer(r.servers, keys)
+	if err != nil {
 		return nil, err
 	}
 	heads := make([]Position, len(rooms))
-	for i, a := range answers {
-		heads[i] = Origin
-		epoch, _ := a.Val()[0].(string)
-		text, _ := a.Val()[1].(string)
-		if seq, err := strconv.ParseUint(text, 10, 64); err == nil && validEpoch(epoch) {
-			heads[i] = Position{epoch, seq}
+	for address, mine := range sorted {
+		pipe := r.servers.client(address).Pipeline()
+		answers := make([]*redis.SliceCmd, len(mine))
+		for i, k := range mine {
+			answers[i] = pipe.HMGet(ctx, keys[k], "epoch", "seq")
+		}
+		if _, err := pipe.Exec(ctx); err != nil {
+			return nil, err
+		}
+		for i, k := range mine {
+			heads[k] = parseHead(answers[i].Val())
 		}
 	}
 	return heads, nil
+}
+
+func parseHead(answer []any) Position {
+	epoch, _ := answer[0].(string)
+	text, _ := answer[1].(string)
+	seq, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || !validEpoch(epoch) {
+		return Origin
+	}
+	return Position{epoch, seq}
 }
 
 // Purge implements Log.
@@ -289,7 +337,11 @@ func (r *Redis) Purge(ctx context.Context, room string) (Position, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	keys := []string{r.logKey(room), r.metaKey(room), r.channel(room)}
-	answer, err := r.purge.Run(ctx, r.pool.client(), keys, r.pool.publishCommand(), r.keep.memory().Milliseconds(), newEpoch()).Slice()
+	var answer []any
+	err := r.servers.on(ctx, keys[0], func(c *redis.Client) (err error) {
+		answer, err = r.purge.Run(ctx, c, keys, publishCommand(r.servers), r.keep.memory().Milliseconds(), newEpoch()).Slice()
+		return err
+	})
 	if err != nil {
 		return Position{}, unavailable("purging", err)
 	}
@@ -302,12 +354,23 @@ func (r *Redis) Purge(ctx context.Context, room string) (Position, error) {
 }
 
 // Rooms implements Log. It scans, so that Redis is never held up; a room may
-// come twice while rooms come and go.
+// come twice while rooms come and go. A page is a server and Redis's cursor
+// there, "host:port/17".
 func (r *Redis) Rooms(ctx context.Context, page string, limit int) ([]string, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
+	all := slices.Clone(r.servers.addresses())
+	slices.Sort(all)
+	i, cursor := 0, uint64(0)
+	if address, digits, ok := strings.Cut(page, "/"); ok {
+		i = slices.Index(all, address)
+		cursor, _ = strconv.ParseUint(digits, 10, 64)
+	}
+	if i < 0 || i >= len(all) {
+		return nil, "", nil // a server that is gone, or a page that no answer has named
+	}
 	prefix := r.opt.Prefix + ":meta:{"
-	keys, next, err := r.pool.scan(ctx, page, globEscape.Replace(prefix)+"*", limit)
+	keys, next, err := r.servers.client(all[i]).Scan(ctx, cursor, globEscape.Replace(prefix)+"*", int64(limit)).Result()
 	if err != nil {
 		return nil, "", unavailable("listing rooms", err)
 	}
@@ -317,7 +380,12 @@ func (r *Redis) Rooms(ctx context.Context, page string, limit int) ([]string, st
 			rooms = append(rooms, room)
 		}
 	}
-	return rooms, next, nil
+	if next == 0 {
+		if i++; i == len(all) {
+			return rooms, "", nil
+		}
+	}
+	return rooms, all[i] + "/" + strconv.FormatUint(next, 10), nil
 }
 
 var globEscape = strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`, `\`, `\\`)

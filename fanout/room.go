@@ -30,6 +30,7 @@ type room struct {
 	catching  bool          // a catch-up is under way
 	settled   chan struct{} // closed while live
 	lastEvent time.Time     // when the ring last grew, or the room was compared with the log
+	readFrom  time.Time     // when the newest read of the log that was taken over began
 	idleFrom  time.Time     // since when refs was seen at 0
 	closed    bool
 
@@ -144,6 +145,29 @@ func (r *room) refresh() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.catchUpLocked()
+}
+
+// refreshSpacing is how far apart readers with doubtful cursors make a room
+// look at its log.
+const refreshSpacing = 100 * time.Millisecond
+
+// refreshSoon is refresh for readers of which there may be many: it has the
+// room look at its log again, unless it has just done so, and says when to ask anew.
+func (r *room) refreshSoon() (again time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if wait := refreshSpacing - time.Since(r.readFrom); wait > 0 {
+		return wait
+	}
+	r.catchUpLocked()
+	return 0
+}
+
+// readSince says that the room has compared itself with its log after t.
+func (r *room) readSince(t time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.readFrom.After(t)
 }
 
 // lose says that events no longer come.

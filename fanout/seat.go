@@ -21,7 +21,6 @@ type seat struct {
 	place    uint64   // of the next frame, if enrolled
 	since    uint64   // place at which it was opened, or enrolled again: ephemeral events before that are not for it
 	gap      *Gap     // to be shown before anything else
-	missed   int64    // of gap
 }
 
 // item is what a reader found next: a frame for everybody, or a gap for one.
@@ -43,23 +42,32 @@ func (s *seat) breakLocked(r *room, res Resolution) {
 	if res.Reason == ReasonPurged && res.From >= s.at.Seq {
 		missed = int64(res.From - s.at.Seq)
 	}
-	s.gapLocked(r, res.Reason, res.From, missed)
+	s.leaveGap(r.extent.Lineage, Resolution{Reason: res.Reason, From: res.From, Missed: missed})
 	s.place, s.since = r.ring.end(), r.ring.end()
 }
 
-// gapLocked leaves a gap before the seat's next event, which is number from+1.
-func (s *seat) gapLocked(r *room, reason Reason, from uint64, missed int64) {
-	after := s.at.String()
-	if s.gap != nil {
-		after = s.gap.After // nobody was told yet
+// leaveGap leaves a gap before the seat's next event, which is number
+// res.From+1. Where an earlier gap was not shown yet, the two become one. The
+// caller holds the room's lock, or owns a seat that is not enrolled.
+func (s *seat) leaveGap(l Lineage, res Resolution) {
+	gap := &Gap{Room: s.room.name, After: s.at.String(), Missed: res.Missed, Reason: res.Reason, before: l.Position(res.From)}
+	if earlier := s.gap; earlier != nil {
+		gap.After = earlier.After
+		if res.Reason == ReasonTrimmed || res.Reason == ReasonSlow {
+			gap.Reason = earlier.Reason // what has been trimmed since is a part of it
+		}
+		if gap.Missed >= 0 {
+			gap.Missed += max(earlier.Missed, 0)
+		}
+		if earlier.Missed < 0 {
+			gap.Missed = -1
+		}
 	}
-	before := r.extent.Lineage.Position(from)
-	s.gap = &Gap{Room: r.name, After: after, Missed: missed, Reason: reason, before: before}
-	s.at = before
+	s.gap, s.at = gap, gap.before
 }
 
 // next appends what is due to the seat, about as much as one write should
-// carry. more says that there is more without waiting; older that the seat has
+// carry; if that is not all, the reader is nudged. older says that the seat has
 // to read the log first.
 func (s *seat) next(items []item) (_ []item, older bool) {
 	r := s.room
@@ -94,6 +102,9 @@ func (s *seat) next(items []item) (_ []item, older bool) {
 		items = append(items, item{seat: s, frame: f, at: s.at})
 		bytes += f.cost()
 	}
+	if s.place < r.ring.end() {
+		s.reader.nudge()
+	}
 	return items, false
 }
 
@@ -119,18 +130,16 @@ func (s *seat) enrolLocked() bool {
 	if !r.opened {
 		return false
 	}
-	if s.gap == nil {
-		if res := s.resolve(r.extent); res.Reason != "" {
-			if r.live && !s.checked {
-				// The seat may have read from the log what has not come here yet.
-				s.checked = true
-				r.catchUpLocked()
-			}
-			if !r.live {
-				return false
-			}
-			s.gapLocked(r, res.Reason, res.From, res.Missed)
+	if res := s.resolve(r.extent); res.Reason != "" {
+		if r.live && !s.checked && res.Reason != ReasonTrimmed && res.Reason != ReasonSlow {
+			// The seat may have read from the log what has not come here yet.
+			s.checked = true
+			r.catchUpLocked()
 		}
+		if !r.live {
+			return false
+		}
+		s.leaveGap(r.extent.Lineage, res)
 	}
 	place, ok := r.ring.placeAfter(s.at.Seq, r.extent.Head)
 	if !ok {
@@ -208,24 +217,25 @@ func (rd *reader) close() {
 // begin finds the seat's first position.
 func (s *seat) begin(ctx context.Context, start Start) error {
 	r := s.room
-	refreshed := false
+	came := time.Now()
 	for {
 		x, opened, live, settled := r.extentNow()
 		res := x.Resolve(start)
-		sure := live && (refreshed || !res.doubtful() || start.kind == fromBad)
+		sure := live && (!res.doubtful() || start.kind == fromBad || r.readSince(came))
 		// Cut off from the log, a room still knows the history up to its head.
-		usable := opened && !s.hubUp() && (res.Reason == "" || start.kind == fromBad)
+		usable := opened && !s.reachable() && (res.Reason == "" || start.kind == fromBad)
 		if sure || usable {
 			s.settle(start, res, x)
 			return nil
 		}
+		var again <-chan time.Time
 		if live {
-			// The cursor may come from a node that is ahead of this one.
-			r.refresh()
-			refreshed = true
-			continue
+			// The cursor may come from a node that is ahead of this one. Of a
+			// herd with such cursors one looks, and not all the time.
+			again, settled = time.After(r.refreshSoon()), nil
 		}
 		select {
+		case <-again:
 		case <-settled:
 		case <-ctx.Done():
 			if s.usableNow(start) {
@@ -243,7 +253,7 @@ func (res Resolution) doubtful() bool {
 	return res.Reason == ReasonBadCursor || res.Reason == ReasonNewHistory || res.Reason == ReasonTruncated
 }
 
-func (s *seat) hubUp() bool { return s.room.hub.DownSince().IsZero() }
+func (s *seat) reachable() bool { return s.room.hub.log.DownSince(s.room.name).IsZero() }
 
 // usableNow begins with what the room knows, though it is not sure to be up to date.
 func (s *seat) usableNow(start Start) bool {
@@ -264,12 +274,8 @@ func (s *seat) settle(start Start, res Resolution, x Extent) {
 	if res.Reason == "" {
 		return
 	}
-	before := x.Lineage.Position(res.From)
-	s.gap = &Gap{Room: r.name, Missed: res.Missed, Reason: res.Reason, before: before}
-	if start.kind == fromPosition {
-		s.gap.After = start.at.String()
-	}
-	s.at = before
+	s.leaveGap(x.Lineage, res)
+	s.gap.After = start.at.String()
 }
 
 // next appends what is due, in each room's order. It does not wait for events,
@@ -296,11 +302,8 @@ func (s *seat) fromLog(ctx context.Context, items []item) ([]item, error) {
 		return items, err
 	}
 	defer s.reader.nudge() // there may be more
-	if s.gap == nil {
-		if res := s.resolve(p.extent); res.Reason != "" {
-			s.gap = &Gap{Room: s.room.name, After: s.at.String(), Missed: res.Missed, Reason: res.Reason, before: p.extent.Lineage.Position(res.From)}
-			s.at = s.gap.before
-		}
+	if res := s.resolve(p.extent); res.Reason != "" {
+		s.leaveGap(p.extent.Lineage, res)
 	}
 	frames := p.after(s.at.Seq)
 	if s.gap != nil {
@@ -316,6 +319,16 @@ func (s *seat) fromLog(ctx context.Context, items []item) ([]item, error) {
 		items = append(items, item{seat: s, frame: f, at: s.at})
 	}
 	return items, nil
+}
+
+// downSince says since when one of the rooms is out of reach; zero if none is.
+func (rd *reader) downSince() time.Time {
+	for _, s := range rd.seats {
+		if down := rd.hub.log.DownSince(s.room.name); !down.IsZero() {
+			return down
+		}
+	}
+	return time.Time{}
 }
 
 // wait returns when there may be something new, when the time is over, or with

@@ -187,7 +187,7 @@ func (s *Stream) appendDue(b []byte, items []item) []byte {
 	for i := range items {
 		b = s.appendItem(b, &items[i])
 	}
-	down := s.hub.DownSince()
+	down := s.reader.downSince()
 	switch {
 	case s.toldDown.IsZero() && !down.IsZero():
 		s.toldDown = down

@@ -415,12 +415,13 @@ class Feed {
 
 // Outbox posts one message at a time, in the order they were written, for as long as it takes.
 // It tells `report(item)` when an item's state changes: sending, then sent (with its id) or
-// failed (with the reason). What is unanswered survives a reload.
+// failed (with the reason). What is unanswered survives a reload. `liveFor(room)` says for how
+// many milliseconds that room's stream has been live, undefined for a room we are not in.
 class Outbox {
-  constructor(report) {
+  constructor(report, liveFor) {
     this.report = report;
+    this.liveFor = liveFor;
     this.items = tab.get('outbox') ?? [];
-    this.settled = () => true; // whether the stream has been live long enough to have shown what arrived
     this.wake = () => {};
   }
 
@@ -454,19 +455,28 @@ class Outbox {
     this.wake();
     if (this.running) return;
     this.running = true;
-    for (let tries = 0, item; (item = this.items.find((i) => i.state === 'sending')); ) {
-      const wait = await this.#deliver(item, tries);
-      tries = wait ? tries + 1 : 0;
-      if (wait) await this.#pause(wait);
+    try {
+      for (let tries = 0, item; (item = this.items.find((i) => i.state === 'sending')); ) {
+        const wait = await this.#deliver(item, tries);
+        tries = wait ? tries + 1 : 0;
+        if (wait) await this.#pause(wait);
+      }
+    } finally {
+      this.running = false;
     }
-    this.running = false;
   }
 
   // #deliver makes one attempt and returns how long to wait before the next, 0 when it is done.
   async #deliver(item, tries) {
-    if (!navigator.onLine) return 10_000;
-    // The gateway may have taken it and forgotten the key since: let the stream speak first.
-    if (item.tried && Date.now() - item.tried > KEY_LIFE && !this.settled(item)) return 2_000;
+    const live = this.liveFor(item.room);
+    if (!navigator.onLine && !live) return 10_000;
+    if (item.tried && Date.now() - item.tried > KEY_LIFE && !(live > 5_000)) {
+      // The gateway may have taken it and forgotten the key since: let the stream speak first.
+      if (live !== undefined) return 2_000;
+      Object.assign(item, { state: 'failed', why: 'it may have arrived, look before you try again' });
+      this.#save();
+      return 0;
+    }
     item.tried ||= Date.now();
     this.#save();
     try {
@@ -550,10 +560,12 @@ function tell(ev) {
   };
 }
 
+// hue is a name's colour, one of twelve that can be told apart.
 function hue(name) {
   let hash = 2166136261;
   for (const char of name) hash = Math.imul(hash ^ char.codePointAt(0), 16777619);
-  return ((hash ^ (hash >>> 15)) >>> 0) % 24 * 15;
+  hash = Math.imul(hash ^ (hash >>> 16), 0x45d9f3b);
+  return ((hash ^ (hash >>> 13)) >>> 0) % 12 * 30 + 10;
 }
 
 function initials(name) {
@@ -1014,7 +1026,7 @@ function copies(button, text) {
 
 function showHints(room) {
   const url = `${location.origin}/rooms/${room}/events`;
-  const commands = { Listen: `curl -N ${url}`, Speak: `curl -d hello ${url}`, 'Read the last ten': `curl '${url}?limit=10'` };
+  const commands = { Listen: `curl -N ${url}`, Speak: `curl -d hello ${url}` };
   for (const [what, command] of Object.entries(commands)) {
     const button = el('button', { type: 'button', className: 'plain copy', textContent: 'Copy', attrs: { 'aria-label': `Copy: ${what}` }, dataset: { testid: 'copy' } });
     copies(button, () => command);
@@ -1119,7 +1131,11 @@ function main() {
   const me = setUpName(room);
   const mine = setUpMine(me);
 
-  const outbox = new Outbox((item) => talk.draft(item));
+  const liveFor = (name) => {
+    if (name !== room) return undefined;
+    return feed.liveSince && Date.now() - feed.liveSince;
+  };
+  const outbox = new Outbox((item) => talk.draft(item), liveFor);
   const bar = new Bar(() => feed.nudge());
   const talk = new Conversation({ room, outbox, isMine: mine.has, isPast: (id) => feed.has(id), older: (before) => feed.read({ before, limit: PAGE }) });
   const feed = new Feed(room, {
@@ -1135,7 +1151,6 @@ function main() {
       if (at.state === 'live') outbox.run();
     },
   });
-  outbox.settled = (item) => item.room === room && feed.liveSince && Date.now() - feed.liveSince > 5000;
 
   setUpComposer((text) => {
     const key = token();

@@ -55,17 +55,30 @@ func variable(flag string) string {
 	return "SLUICE_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// notSettable are the flags that make sense on the command line only; config itself has a variable.
-func notSettable(flag string) bool {
-	return flag == "help" || flag == "version"
+// settable says whether a flag may be given elsewhere than on the command line. One with
+// the tag local may not: it says something about this one run, or its name means something
+// else to another command.
+func settable(flag *kong.Flag) bool {
+	return flag.Name != "help" && flag.Name != "version" && !flag.Tag.Has("local")
 }
 
-// helpWithVariable adds to a flag's help the variable that sets it.
-func helpWithVariable(v *kong.Value) string {
-	if v.Flag == nil || notSettable(v.Name) {
+// helpText adds to a flag's help its default, where its placeholder hides that, and the
+// variable that sets it.
+func helpText(v *kong.Value) string {
+	if v.Flag == nil {
 		return v.Help
 	}
-	return fmt.Sprintf("%s ($%s)", strings.TrimSuffix(v.Help, "."), variable(v.Name))
+	var notes []string
+	if v.Default != "" && v.Flag.PlaceHolder != "" {
+		notes = append(notes, "default "+v.Default)
+	}
+	if settable(v.Flag) {
+		notes = append(notes, "$"+variable(v.Name))
+	}
+	if notes == nil {
+		return v.Help
+	}
+	return fmt.Sprintf("%s (%s)", strings.TrimSuffix(v.Help, "."), strings.Join(notes, ", "))
 }
 
 // Validate is a part of kong.Resolver; the file was checked when it was read.
@@ -74,7 +87,7 @@ func (s *settings) Validate(*kong.Application) error { return nil }
 // Resolve answers the value of a flag, or nil. A value that does not fit its flag is an
 // error here rather than in kong, since here it is known where it came from.
 func (s *settings) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-	if notSettable(flag.Name) {
+	if !settable(flag) {
 		return nil, nil
 	}
 	if text := s.getenv(variable(flag.Name)); text != "" {
@@ -114,7 +127,7 @@ func fits(flag *kong.Flag, value any) error {
 func flagNames(n *kong.Node) map[string]bool {
 	names := map[string]bool{}
 	for _, flag := range n.Flags {
-		if !notSettable(flag.Name) && flag.Name != "config" {
+		if settable(flag) && flag.Name != "config" {
 			names[flag.Name] = true
 		}
 	}

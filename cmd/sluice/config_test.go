@@ -23,7 +23,7 @@ func writeFile(t *testing.T, text string) string {
 
 func TestFlagBeatsVariableBeatsFileBeatsDefault(t *testing.T) {
 	byFlag, byVariable, byFile := newTestGateway(t), newTestGateway(t), newTestGateway(t)
-	config := writeFile(t, "url: "+byFile.URL+"\ntype: from-file\n")
+	config := writeFile(t, "url: "+byFile.URL+"\nprint-id: true\n")
 	for _, c := range []struct {
 		name string
 		env  map[string]string
@@ -36,16 +36,25 @@ func TestFlagBeatsVariableBeatsFileBeatsDefault(t *testing.T) {
 		{"flag", map[string]string{"SLUICE_URL": byVariable.URL, "SLUICE_CONFIG": config}, []string{"--url", byFlag.URL}, byFlag},
 		{"empty variable", map[string]string{"SLUICE_URL": ""}, []string{"--config", config}, byFile},
 	} {
-		before := len(c.want.events("lobby"))
-		start(t, nil, c.env, append([]string{"send", "lobby", c.name}, c.args...)...).wait(t, 0)
+		p := start(t, nil, c.env, append([]string{"send", "lobby", c.name}, c.args...)...)
+		p.wait(t, 0)
 		events := c.want.events("lobby")
-		if len(events) != before+1 || string(events[before].data) != `"`+c.name+`"` {
-			t.Errorf("%s: the event is not where it should be, but there are %v", c.name, events)
-			continue
+		if n := len(events); n == 0 || string(events[n-1].data) != `"`+c.name+`"` || p.out.String() != events[n-1].id+"\n" {
+			t.Errorf("%s: printed %q, and where the event should be there are %v", c.name, p.out, events)
 		}
-		if got := events[before].kind; got != "from-file" {
-			t.Errorf("%s: type %q, want what the file says", c.name, got)
-		}
+	}
+}
+
+func TestLocalFlagsAreForTheCommandLineOnly(t *testing.T) {
+	g := newTestGateway(t)
+	// As in a command of tail --exec.
+	start(t, nil, map[string]string{"SLUICE_TYPE": "note", "SLUICE_JSON": "true"}, "send", "lobby", "not JSON", "--url", g.URL).wait(t, 0)
+	if e := g.events("lobby")[0]; e.kind != "message" {
+		t.Errorf("type %q out of the environment", e.kind)
+	}
+	_, stderr := sluice(t, 2, "send", "lobby", "x", "--config", writeFile(t, "key: k\n"))
+	if !strings.Contains(stderr, `unknown key "key"`) {
+		t.Errorf("stderr %q", stderr)
 	}
 }
 

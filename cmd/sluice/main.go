@@ -9,8 +9,8 @@
 //
 // A flag takes its value from the command line, else from the environment
 // (--history-age is SLUICE_HISTORY_AGE), else from the file of --config, else it has its
-// default. config.go reads the last two. client.go and stream.go are what the commands
-// that talk to a gateway share.
+// default; the tag local keeps a flag to the command line. config.go reads environment and
+// file. client.go and stream.go are what the commands that talk to a gateway share.
 //
 // The exit code is 0 when the work was done, 1 when it failed and 2 when the
 // command line, the environment or the file was wrong. An error is one line.
@@ -38,11 +38,13 @@ type cli struct {
 	ShowVersion versionFlag `name:"version" help:"Print the version and exit."`
 	ShowHelp    helpFlag    `name:"help" short:"h" help:"Print this help and exit."`
 
-	Serve serveCmd `cmd:"" help:"Run a node of the gateway."`
-	Tail  tailCmd  `cmd:"" help:"Print the events of rooms as they happen."`
-	Send  sendCmd  `cmd:"" help:"Publish events to a room."`
-	Token tokenCmd `cmd:"" help:"Make tokens, keys and key sets."`
-	Help  helpCmd  `cmd:"" help:"Print help about a command."`
+	Serve  serveCmd  `cmd:"" help:"Run a node of the gateway."`
+	Tail   tailCmd   `cmd:"" help:"Print the events of rooms as they happen."`
+	Send   sendCmd   `cmd:"" help:"Publish events to a room."`
+	Token  tokenCmd  `cmd:"" help:"Make tokens, keys and key sets."`
+	Bench  benchCmd  `cmd:"" help:"Measure a gateway, and check what it delivers."`
+	Doctor doctorCmd `cmd:"" help:"Say what the way to a gateway does to a stream."`
+	Help   helpCmd   `cmd:"" help:"Print help about a command."`
 }
 
 func main() {
@@ -103,7 +105,7 @@ func execute(ctx context.Context, args []string, p *process) error {
 		kong.Writers(p.stdout, p.stderr),
 		kong.NoDefaultHelp(),
 		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true}),
-		kong.ValueFormatter(helpWithVariable),
+		kong.ValueFormatter(helpText),
 		kong.Resolvers(set),
 		kong.Bind(p, file, set),
 		kong.BindTo(ctx, (*context.Context)(nil)),

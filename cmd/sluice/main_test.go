@@ -162,6 +162,7 @@ func TestWrongUseIsOneLineAndExitCodeTwo(t *testing.T) {
 }
 
 func TestSignalEndsTailWithZero(t *testing.T) {
+	t.Parallel() // it mostly waits
 	g := newTestGateway(t)
 	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
 		out := newOutput()

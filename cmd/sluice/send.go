@@ -28,9 +28,9 @@ type sendCmd struct {
 	Room string  `arg:"" help:"The room to publish to."`
 	Text *string `arg:"" optional:"" help:"The event's data; - or nothing: each line of stdin is an event."`
 
-	Type      string        `help:"Type of the events." placeholder:"TYPE"`
-	Key       string        `help:"Idempotency key; within ten minutes the same key publishes nothing twice. By default a new one." placeholder:"KEY"`
-	JSON      bool          `name:"json" help:"TEXT is JSON."`
+	Type      string        `local:"" help:"Type of the events." placeholder:"TYPE"`
+	Key       string        `local:"" help:"Idempotency key; within ten minutes the same key publishes nothing twice. By default a new one." placeholder:"KEY"`
+	JSON      bool          `local:"" name:"json" help:"TEXT is JSON."`
 	JSONLines bool          `name:"json-lines" help:"Each line of stdin is JSON; blank lines are skipped."`
 	Ephemeral bool          `help:"Deliver to those who listen now, keep nothing."`
 	PrintID   bool          `name:"print-id" help:"Print the id of each event, one a line."`

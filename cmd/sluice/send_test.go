@@ -55,6 +55,7 @@ func TestSendPublishesOneEvent(t *testing.T) {
 }
 
 func TestSendRetriesWithTheSameKey(t *testing.T) {
+	t.Parallel() // it mostly waits
 	g := newTestGateway(t)
 	g.planPosts(postPlan{drop: true}, postPlan{status: 503, detail: "no log"}, postPlan{lose: true}, postPlan{status: 502}, postPlan{status: 429})
 	stdout, stderr := sluice(t, 0, "send", "lobby", "hello", "--print-id", "--url", g.URL)
@@ -76,6 +77,7 @@ func TestSendRetriesWithTheSameKey(t *testing.T) {
 }
 
 func TestSendLinesRetriesWithTheSameKeys(t *testing.T) {
+	t.Parallel() // it mostly waits
 	g := newTestGateway(t)
 	g.planPosts(postPlan{lose: true}, postPlan{status: 503}, postPlan{}, postPlan{lose: true})
 	in, line := io.Pipe()
@@ -91,6 +93,7 @@ func TestSendLinesRetriesWithTheSameKeys(t *testing.T) {
 }
 
 func TestSendWaitsAsLongAsTheGatewayAsks(t *testing.T) {
+	t.Parallel() // it mostly waits
 	g := newTestGateway(t)
 	g.planPosts(postPlan{status: 429, retryAfter: "1"})
 	sluice(t, 0, "send", "lobby", "hello", "--url", g.URL)
@@ -132,6 +135,7 @@ func TestSendGivesUpAndSaysHowToGoOn(t *testing.T) {
 }
 
 func TestSendGivesUpAfterItsTimeout(t *testing.T) {
+	t.Parallel() // it mostly waits
 	_, stderr := sluice(t, 1, "send", "lobby", "hello", "--timeout=300ms", "--url", "http://127.0.0.1:1")
 	if !strings.Contains(stderr, "nothing listens at 127.0.0.1:1") || !strings.Contains(stderr, "gave up") || strings.Contains(stderr, "--key") {
 		t.Errorf("stderr %q, want that it gave up, and no talk of what may have been published", stderr)
@@ -153,6 +157,7 @@ func TestSendDoesNotFollowARedirectThatLosesTheBody(t *testing.T) {
 }
 
 func TestEphemeralEventsAreNotRepeatedOnceTheyMayHaveArrived(t *testing.T) {
+	t.Parallel() // it mostly waits
 	g := newTestGateway(t)
 	g.planPosts(postPlan{status: 503}, postPlan{lose: true})
 	_, stderr := sluice(t, 1, "send", "lobby", "hello", "--ephemeral", "--url", g.URL)

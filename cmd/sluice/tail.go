@@ -34,7 +34,7 @@ type tailCmd struct {
 	Last      uint     `help:"Begin with the last N events." xor:"begin" placeholder:"N"`
 	Types     []string `help:"Only events of these types." placeholder:"TYPE"`
 	JSON      bool     `name:"json" help:"Print one JSON envelope a line, exactly as it came; gaps too." xor:"output"`
-	Exec      string   `help:"Instead of printing, run CMD by the shell for each event, one after the other: the envelope on its stdin, SLUICE_ROOM, SLUICE_TYPE, SLUICE_ID and SLUICE_FROM in its environment (so that sluice send there keeps the type)." xor:"output" placeholder:"CMD"`
+	Exec      string   `help:"Instead of printing, run CMD by the shell for each event, one after the other: the envelope on its stdin, SLUICE_ROOM, SLUICE_TYPE, SLUICE_ID and SLUICE_FROM in its environment." xor:"output" placeholder:"CMD"`
 	KeepGoing bool     `help:"Go on with the next event when CMD fails."`
 	State     string   `help:"Keep the cursor in this file and begin there the next time; --after and --last then count for the first time only." type:"path" placeholder:"FILE"`
 	Verbose   bool     `short:"v" help:"Tell of everything the gateway says besides events, and of every reconnect."`

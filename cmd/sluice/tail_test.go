@@ -55,6 +55,7 @@ func cuts(n, after int) []streamPlan {
 }
 
 func TestTailShowsEachEventOnceAcrossCuts(t *testing.T) {
+	t.Parallel() // it mostly waits
 	g := newTestGateway(t)
 	const blockBytes = 150 // about; more cuts than a block has bytes
 	g.planStreams(cuts(blockBytes, 3)...)
@@ -241,6 +242,7 @@ func TestTailStopsWhereComingBackIsPointless(t *testing.T) {
 }
 
 func TestTailComesBackFromWhateverPasses(t *testing.T) {
+	t.Parallel() // it mostly waits
 	g := newTestGateway(t)
 	publishNumbers(g, "lobby", 0, 5)
 	page := func(status int) streamPlan { return streamPlan{status: status, kind: "text/html", body: "<html>"} }
@@ -267,6 +269,7 @@ func TestTailComesBackFromWhateverPasses(t *testing.T) {
 }
 
 func TestTailWaitsAsLongAsTheGatewayAsks(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for _, c := range []struct {
 		plan  streamPlan
 		least time.Duration
@@ -298,6 +301,7 @@ func TestTailReopensASilentStream(t *testing.T) {
 }
 
 func TestTailKeepsWorkingWhileACommandIsSlow(t *testing.T) {
+	t.Parallel() // it mostly waits
 	g := newTestGateway(t)
 	g.heartbeat = 0.05 // the command below takes longer than 2.5 of those
 	publishNumbers(g, "lobby", 0, 3)
@@ -354,23 +358,31 @@ func TestTailStopsWhereACommandFails(t *testing.T) {
 }
 
 func TestInterruptedTailLetsTheCommandFinish(t *testing.T) {
-	g := newTestGateway(t)
-	publishNumbers(g, "lobby", 0, 2)
-	state := filepath.Join(t.TempDir(), "state")
-	gate := filepath.Join(t.TempDir(), "gate")
-	p := start(t, nil, nil, "tail", "lobby", "--after=earliest", "--state", state, "--url", g.URL,
-		"--exec", "echo begun; while ! test -e "+gate+"; do sleep 0.02; done; echo finished")
-	p.out.await(t, "begun")
-	p.stop()
-	if err := os.WriteFile(gate, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	p.wait(t, 0)
-	if got := p.out.String(); got != "begun\nfinished\n" {
-		t.Errorf("printed %q, want the first event handled in full and no second one", got)
-	}
-	if text, _ := os.ReadFile(state); !strings.Contains(string(text), `"e1-1"`) {
-		t.Errorf("state %s, want the cursor of the event that was handled", text)
+	for _, c := range []struct{ end, state, stderr string }{
+		{"true", `"e1-1"`, ""},
+		{"exit 3", `"e1-0"`, "interrupted: the command failed for event e1-1: exit status 3; the next run with this --state begins with it"},
+	} {
+		g := newTestGateway(t)
+		publishNumbers(g, "lobby", 0, 2)
+		state := filepath.Join(t.TempDir(), "state")
+		gate := filepath.Join(t.TempDir(), "gate")
+		p := start(t, nil, nil, "tail", "lobby", "--after=earliest", "--state", state, "--url", g.URL,
+			"--exec", "echo begun; while ! test -e "+gate+"; do sleep 0.02; done; echo finished; "+c.end)
+		p.out.await(t, "begun")
+		p.stop()
+		if err := os.WriteFile(gate, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p.wait(t, 0)
+		if got := p.out.String(); got != "begun\nfinished\n" {
+			t.Errorf("%s: printed %q, want the first event handled in full and no second one", c.end, got)
+		}
+		if text, _ := os.ReadFile(state); !strings.Contains(string(text), c.state) {
+			t.Errorf("%s: state %s, want %s", c.end, text, c.state)
+		}
+		if !strings.Contains(p.err.String(), c.stderr) {
+			t.Errorf("%s: stderr %q lacks %q", c.end, p.err, c.stderr)
+		}
 	}
 }
 

@@ -1,75 +1,20 @@
 package fanout
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
-	"strconv"
 	"strings"
-	"sync/atomic"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// pool is the connections through which a node writes to Redis and reads from
-// it, all but the subscriber's. After a link was found dead it is replaced as a
-// whole, since each connection in it may be dead the same way and would cost
-// somebody a time-out.
-type pool struct {
-	dial func() redis.UniversalClient
-	now  atomic.Pointer[redis.UniversalClient]
-}
-
-func newPool(rawURL string) (*pool, error) {
-	dial, err := parseRedisURL(rawURL)
-	if err != nil {
-		return nil, err
-	}
-	p := &pool{dial: dial}
-	c := dial()
-	p.now.Store(&c)
-	return p, nil
-}
-
-func (p *pool) client() redis.UniversalClient { return *p.now.Load() }
-
-// drop replaces the connections. Commands under way fail.
-func (p *pool) drop() {
-	c := p.dial()
-	old := p.now.Swap(&c)
-	_ = (*old).Close() // whatever it says, nobody uses it any more
-}
-
-func (p *pool) close() error { return p.client().Close() }
-
-// publishCommand is the command by which scripts publish.
-func (p *pool) publishCommand() string { return "PUBLISH" }
-
-// send publishes outside of a script.
-func (p *pool) send(ctx context.Context, channel string, message []byte) *redis.IntCmd {
-	return p.client().Publish(ctx, channel, message)
-}
-
-// scan gives some keys that match, and the page that follows, "" at the end.
-func (p *pool) scan(ctx context.Context, page, match string, count int) ([]string, string, error) {
-	cursor, err := strconv.ParseUint("0"+page, 10, 64)
-	if err != nil {
-		return nil, "", nil // a page that no answer has named holds nothing
-	}
-	keys, next, err := p.client().Scan(ctx, cursor, match, int64(count)).Result()
-	if err != nil || next == 0 {
-		return keys, "", err
-	}
-	return keys, strconv.FormatUint(next, 10), nil
-}
-
 // parseRedisURL understands redis://, rediss:// and unix:// as go-redis does,
 // redis+sentinel://user:password@host:port,host:port/master?db=0 and
 // redis+cluster://user:password@host:port,host:port, both with rediss+ for TLS.
-func parseRedisURL(raw string) (func() redis.UniversalClient, error) {
+func parseRedisURL(raw string) (servers, error) {
 	scheme, rest, ok := strings.Cut(raw, "://")
 	if !ok {
 		return nil, errors.New("the Redis URL has no scheme: write redis://host:6379")
@@ -80,7 +25,7 @@ func parseRedisURL(raw string) (func() redis.UniversalClient, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the Redis URL cannot be read: %w", hideUserinfo(err))
 		}
-		return func() redis.UniversalClient { return redis.NewClient(settings(*opt)) }, nil
+		return newSingle(func() *redis.Client { return redis.NewClient(settings(*opt)) }), nil
 	case "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster":
 	default:
 		return nil, fmt.Errorf("unknown scheme %q of the Redis URL: use redis, rediss, redis+sentinel or redis+cluster", scheme)
@@ -95,12 +40,12 @@ func parseRedisURL(raw string) (func() redis.UniversalClient, error) {
 	}
 	opt := settings(*base)
 	if strings.HasSuffix(scheme, "cluster") {
-		return nil, errors.New("redis+cluster:// is not supported yet")
+		return newCluster(opt, several.hosts), nil
 	}
 	if several.path == "" {
 		return nil, errors.New("the Redis URL lacks the master's name: redis+sentinel://host:26379,host:26379/NAME")
 	}
-	return func() redis.UniversalClient { return redis.NewFailoverClient(failover(opt, several)) }, nil
+	return newSingle(func() *redis.Client { return redis.NewFailoverClient(failover(opt, several)) }), nil
 }
 
 func failover(o *redis.Options, s several) *redis.FailoverOptions {
