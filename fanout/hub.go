@@ -64,7 +64,6 @@ func NewHub(log Log, opt Options) *Hub {
 	opt.Check = cmp.Or(opt.Check, 5*time.Second)
 	opt.Wait = cmp.Or(opt.Wait, 5*time.Second)
 	opt.Keep = opt.Keep.withDefaults()
-	opt.RingEvents = min(opt.RingEvents, opt.Keep.Events)
 	if opt.Logger == nil {
 		opt.Logger = slog.Default()
 	}

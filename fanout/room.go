@@ -17,7 +17,10 @@ import (
 type room struct {
 	name string
 	hub  *Hub
+	keep Retention    // what the log keeps of it
 	refs atomic.Int32 // streams and readers that hold the room; while 0 it may be closed
+
+	atHand int // events of its ring, at most
 
 	mu        sync.Mutex // guards the fields below and the seats
 	ring      ring
@@ -38,7 +41,8 @@ type room struct {
 }
 
 func newRoom(h *Hub, name string) *room {
-	return &room{name: name, hub: h, extent: Extent{Oldest: 1}, settled: make(chan struct{}), lastEvent: time.Now()}
+	keep := h.opt.Keep.of(name)
+	return &room{name: name, hub: h, keep: keep, atHand: min(h.opt.RingEvents, keep.Events), extent: Extent{Oldest: 1}, settled: make(chan struct{}), lastEvent: time.Now()}
 }
 
 // idle says that nobody has held the room for the given time. The hub's lock
@@ -96,7 +100,7 @@ func (r *room) event(e Event) {
 // appendLocked adds the event that follows.
 func (r *room) appendLocked(e Event) {
 	r.extent.Head = e.Seq
-	if keep := uint64(r.hub.opt.Keep.Events); r.extent.Head > keep {
+	if keep := uint64(r.keep.Events); r.extent.Head > keep {
 		r.extent.Oldest = max(r.extent.Oldest, r.extent.Head-keep+1)
 	}
 	r.extent.Fenced = false
@@ -110,7 +114,7 @@ func (r *room) pushLocked(f *frame) {
 	}
 	r.ring.push(f)
 	grown := f.cost()
-	events, bytes := r.hub.opt.RingEvents, r.hub.opt.RingBytes
+	events, bytes := r.atHand, r.hub.opt.RingBytes
 	if r.hub.ringBytes.Load() > int64(r.hub.opt.RingMemory) {
 		// All rings together are too large: this one, which grows, gives way.
 		events, bytes = min(events, scarceEvents), min(bytes, scarceBytes)

@@ -24,8 +24,9 @@ type Config struct {
 	BodyTimeout  time.Duration // to receive a body; 10 s if zero
 	Origins      []string      // other origins whose pages may use the gateway
 	Logger       *slog.Logger  // slog.Default() if nil
-	Pages        http.Handler  // what is served besides, at PagePaths; nothing if nil
-	PagePaths    []string      //
+	Namespaces   map[string]Namespace
+	Pages        http.Handler // what is served besides, at PagePaths; nothing if nil
+	PagePaths    []string     //
 }
 
 // Gateway is the HTTP side of a node.

@@ -19,24 +19,30 @@ func (g *Gateway) getEvents(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if _, err := g.allow(r, maySubscribe, rooms...); err != nil {
+	subject, err := g.allow(r, maySubscribe, rooms...)
+	if err != nil {
+		return err
+	}
+	member, err := g.memberOf(query, identity{subject: subject, open: true}, rooms)
+	if err != nil {
 		return err
 	}
 	form := formOf(r, query)
 	if form == formPage {
-		return g.history(w, r, query, rooms)
+		return g.history(w, r, query, rooms, member)
 	}
-	return g.stream(w, r, query, rooms, form)
+	return g.stream(w, r, query, rooms, member, form)
 }
 
 // stream answers with events for as long as the client stays.
-func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, query url.Values, rooms []string, form form) error {
+func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, query url.Values, rooms []string, member *fanout.Member, form form) error {
 	opt, err := g.streamOptions(r, query, rooms, form)
 	if err != nil {
 		return err
 	}
+	opt.Member = member
 	s, err := g.open(r, opt)
-	if r.Context().Err() != nil {
+	if err != nil && r.Context().Err() != nil {
 		return nil // the client has left; nobody is there to be told
 	}
 	g.streamHeaders(w, form)

@@ -33,6 +33,7 @@ type serveCmd struct {
 	MaxBody       size          `help:"Largest data of one event." default:"64KiB" placeholder:"SIZE"`
 
 	MaxRoomsPerStream int `help:"Most rooms of one stream." default:"50" placeholder:"N"`
+	MaxMembers        int `help:"Most members of a room that are named; where there are more, they are counted only." default:"1000" placeholder:"N"`
 
 	Heartbeat    time.Duration `help:"How long a stream may be silent before it is sent a heartbeat." default:"15s" placeholder:"TIME"`
 	Retry        time.Duration `help:"After about how long clients reconnect." default:"2s" placeholder:"TIME"`
@@ -55,18 +56,22 @@ type serveCmd struct {
 const defaultAdmin = "127.0.0.1:8081"
 
 // Run serves until ctx ends and the node has drained.
-func (c *serveCmd) Run(ctx context.Context, p *process) error {
+func (c *serveCmd) Run(ctx context.Context, p *process, file *configFile) error {
 	if err := c.check(); err != nil {
 		return err
 	}
 	logger := c.logger(p)
-	log, closeLog, err := c.openLog(logger)
+	log, closeLog, err := c.openLog(logger, file)
 	if err != nil {
 		return &usageError{err.Error()}
 	}
 	defer closeLog()
-	hub := fanout.NewHub(log, fanout.Options{RingMemory: int(c.RingMemory), Keep: c.keep(), Logger: logger})
-	gateway := handlers.NewGateway(hub, c.gatewayConfig(logger))
+	hub := fanout.NewHub(log, fanout.Options{
+		RingMemory: int(c.RingMemory), Keep: c.keep(file), Logger: logger, Presence: fanout.PresenceOptions{Names: c.MaxMembers},
+	})
+	cfg := c.gatewayConfig(logger)
+	cfg.Namespaces = file.gatewayNamespaces()
+	gateway := handlers.NewGateway(hub, cfg)
 	n := &node{cmd: c, hub: hub, gateway: gateway, logger: logger}
 	return n.serve(ctx)
 }
@@ -80,7 +85,7 @@ func (c *serveCmd) check() error {
 		ok   bool
 	}{
 		{"--history-events", c.HistoryEvents > 0}, {"--history-age", c.HistoryAge > 0}, {"--ring-memory", c.RingMemory > 0},
-		{"--max-body", c.MaxBody > 0}, {"--max-rooms-per-stream", c.MaxRoomsPerStream > 0}, {"--heartbeat", c.Heartbeat > 0},
+		{"--max-body", c.MaxBody > 0}, {"--max-rooms-per-stream", c.MaxRoomsPerStream > 0}, {"--max-members", c.MaxMembers > 0}, {"--heartbeat", c.Heartbeat > 0},
 		{"--retry", c.Retry > 0}, {"--write-timeout", c.WriteTimeout > 0}, {"--max-age", c.MaxAge >= 0}, {"--drain", c.Drain >= 0}, {"--ack-timeout", c.AckTimeout > 0},
 	} {
 		if !limit.ok {
@@ -90,8 +95,8 @@ func (c *serveCmd) check() error {
 	return nil
 }
 
-func (c *serveCmd) keep() fanout.Retention {
-	return fanout.Retention{Events: c.HistoryEvents, Age: c.HistoryAge}
+func (c *serveCmd) keep(file *configFile) fanout.Retention {
+	return fanout.Retention{Events: c.HistoryEvents, Age: c.HistoryAge, Rooms: file.retention()}
 }
 
 func (c *serveCmd) logger(p *process) *slog.Logger {
@@ -104,11 +109,11 @@ func (c *serveCmd) logger(p *process) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(p.stderr, opt))
 }
 
-func (c *serveCmd) openLog(logger *slog.Logger) (log fanout.Log, closeLog func(), err error) {
+func (c *serveCmd) openLog(logger *slog.Logger, file *configFile) (log fanout.Log, closeLog func(), err error) {
 	if c.Redis == "" {
-		return fanout.NewMemory(c.keep()), func() {}, nil
+		return fanout.NewMemory(c.keep(file)), func() {}, nil
 	}
-	opt := fanout.RedisOptions{URL: c.Redis, Prefix: c.RedisPrefix, Keep: c.keep(), Logger: logger}
+	opt := fanout.RedisOptions{URL: c.Redis, Prefix: c.RedisPrefix, Keep: c.keep(file), Logger: logger}
 	if c.Ack == "replicated" {
 		opt.Ack = c.AckTimeout
 	}
