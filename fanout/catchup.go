@@ -117,7 +117,7 @@ func (r *room) reconcileLocked(log Extent) {
 			gap.ResumesAt = log.Lineage.Position(res.From + 1)
 		}
 		r.extent.Head = res.From
-		r.pushLocked(&frame{gap: gap, seq: own.Seq})
+		r.pushLocked(&frame{gap: gap, seq: own.Seq, at: &gap.before})
 		return
 	case ReasonTruncated, ReasonBadCursor:
 		// What a node has seen was in the log, so it lies beyond the head only
@@ -129,9 +129,11 @@ func (r *room) reconcileLocked(log Extent) {
 	}
 	r.pages.forget()
 	r.extent.Head = res.From
-	for _, s := range r.seats {
-		if s.enrolled {
-			s.breakLocked(r, res)
+	for i := range r.parts {
+		for _, s := range r.parts[i].seats {
+			if s.enrolled {
+				s.breakLocked(r, res)
+			}
 		}
 	}
 }

@@ -63,7 +63,7 @@ func (o PresenceOptions) calm() time.Duration { return o.Lease * 2 / 5 }
 type Attendant interface {
 	// Attend takes what has changed of rooms' members on a node, and renews its
 	// leases there. Each standing answers one attendance, with an error of its own.
-	Attend(ctx context.Context, terms Terms, rooms []Attendance) []Standing
+	Attend(ctx context.Context, terms AttendTerms, rooms []Attendance) []Standing
 
 	// Attended gives what the log keeps of a room's members on a node.
 	Attended(ctx context.Context, node, room string) (members map[string]Attendee, revision string, err error)
@@ -72,8 +72,8 @@ type Attendant interface {
 	Roster(ctx context.Context, room string, names int) (Roster, error)
 }
 
-// Terms of an attendance.
-type Terms struct {
+// AttendTerms are what an attendance is judged by.
+type AttendTerms struct {
 	Node  string        // who attends; "" for somebody who only looks after the leases of others
 	Lease time.Duration // of the node
 	Names int           // in rooms with more members than that they are counted only
@@ -201,7 +201,7 @@ func (e *Event) tell(now time.Time) {
 // toldOf says whether the stream is told of a movement: its client is a member
 // of the room, and it is about somebody else.
 func (s *Stream) toldOf(e *Event) bool {
-	m := s.opt.Member
+	m := s.look.member
 	return m != nil && m.in(e.Room) && m.User != e.movement.user
 }
 

@@ -53,12 +53,13 @@ func newPresence(h *Hub, opt PresenceOptions) *presence {
 // enter makes a stream's client present in its rooms, and waits a moment until
 // everybody who asks can see that.
 func (p *presence) enter(ctx context.Context, s *Stream) {
-	m := s.opt.Member
+	m := s.look.member
 	if m == nil {
 		return
 	}
 	var told []<-chan struct{}
-	for _, room := range s.reader.names {
+	for i := range s.seats() {
+		room := s.seat(i).room.name
 		if !m.in(room) {
 			continue
 		}
@@ -101,13 +102,14 @@ func (p *presence) enterRoom(room string, m *Member) (told <-chan struct{}) {
 // exit ends what enter began. Who said goodbye leaves at once, and so does who
 // was sent away for good; everybody else may come back within the grace.
 func (p *presence) exit(s *Stream) {
-	m := s.opt.Member
+	m := s.look.member
 	if m == nil {
 		return
 	}
-	reason := s.end.Load()
-	atOnce := reason != nil && (*reason == ByeLeft || *reason == ByeRevoked)
-	for _, room := range s.reader.names {
+	reason := s.ending()
+	atOnce := reason == ByeLeft || reason == ByeRevoked
+	for i := range s.seats() {
+		room := s.seat(i).room.name
 		if !m.in(room) {
 			continue
 		}
@@ -264,8 +266,8 @@ func (p *presence) attend(ctx context.Context, now time.Time, rooms []*attendanc
 	return failed
 }
 
-func (p *presence) terms(now time.Time) Terms {
-	return Terms{Node: p.node, Lease: p.opt.Lease, Names: p.opt.Names, Judge: p.calm(now)}
+func (p *presence) terms(now time.Time) AttendTerms {
+	return AttendTerms{Node: p.node, Lease: p.opt.Lease, Names: p.opt.Names, Judge: p.calm(now)}
 }
 
 // part is a node's last word: who has no stream any more. The leases go on
@@ -287,7 +289,7 @@ func (h *Hub) Members(ctx context.Context, room string) (Roster, error) {
 		return roster, err
 	}
 	// Nobody who has members in the room has seen it yet, perhaps as there is nobody.
-	terms := Terms{Lease: p.opt.Lease, Names: p.opt.Names, Judge: true}
+	terms := AttendTerms{Lease: p.opt.Lease, Names: p.opt.Names, Judge: true}
 	for more := true; more && err == nil; {
 		standing := h.log.Attend(ctx, terms, []Attendance{{Room: room}})[0]
 		more, err = standing.More, standing.Err

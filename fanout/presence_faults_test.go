@@ -23,7 +23,7 @@ type frailLog struct {
 	mu   sync.Mutex // held while stopped
 }
 
-func (l *frailLog) Attend(ctx context.Context, terms fanout.Terms, rooms []fanout.Attendance) []fanout.Standing {
+func (l *frailLog) Attend(ctx context.Context, terms fanout.AttendTerms, rooms []fanout.Attendance) []fanout.Standing {
 	l.pass()
 	if l.dead.Load() {
 		standings := make([]fanout.Standing, len(rooms))

@@ -18,7 +18,7 @@ type memoryRoster struct {
 }
 
 // Attend implements Attendant.
-func (m *Memory) Attend(_ context.Context, terms Terms, rooms []Attendance) []Standing {
+func (m *Memory) Attend(_ context.Context, terms AttendTerms, rooms []Attendance) []Standing {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	answers := make([]Standing, len(rooms))
@@ -28,7 +28,7 @@ func (m *Memory) Attend(_ context.Context, terms Terms, rooms []Attendance) []St
 	return answers
 }
 
-func (m *Memory) attendLocked(terms Terms, a *Attendance) Standing {
+func (m *Memory) attendLocked(terms AttendTerms, a *Attendance) Standing {
 	r := m.rosters[a.Room]
 	if r == nil {
 		r = &memoryRoster{Version: Version{Generation: newEpoch()}, here: map[string]Attendee{}, since: map[string]int64{}}
@@ -58,7 +58,7 @@ func (m *Memory) attendLocked(terms Terms, a *Attendance) Standing {
 	return standing()
 }
 
-func (m *Memory) changeLocked(terms Terms, room string, r *memoryRoster, c *Change) {
+func (m *Memory) changeLocked(terms AttendTerms, room string, r *memoryRoster, c *Change) {
 	was, here := r.here[c.User]
 	switch {
 	case c.Verb == Came:

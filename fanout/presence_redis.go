@@ -42,7 +42,7 @@ func (r *Redis) attendeesKey(room, node string) string {
 }
 
 // Attend implements Attendant. All rooms travel together.
-func (r *Redis) Attend(ctx context.Context, terms Terms, rooms []Attendance) []Standing {
+func (r *Redis) Attend(ctx context.Context, terms AttendTerms, rooms []Attendance) []Standing {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	keys := make([]string, len(rooms))
@@ -67,7 +67,7 @@ func (r *Redis) Attend(ctx context.Context, terms Terms, rooms []Attendance) []S
 
 // attendOn tells one server of the rooms that it has. What it refuses, since
 // it does not know the script or no longer has the room, it has not executed.
-func (r *Redis) attendOn(ctx context.Context, c *redis.Client, terms Terms, rooms []Attendance, mine []int, standings []Standing) {
+func (r *Redis) attendOn(ctx context.Context, c *redis.Client, terms AttendTerms, rooms []Attendance, mine []int, standings []Standing) {
 	pipe := c.Pipeline()
 	answers := make([]*redis.Cmd, len(mine))
 	for i, k := range mine {
@@ -97,7 +97,7 @@ func refused(err error) bool {
 	return false
 }
 
-func (r *Redis) attendance(terms Terms, a *Attendance) (keys []string, args []any) {
+func (r *Redis) attendance(terms AttendTerms, a *Attendance) (keys []string, args []any) {
 	own := r.attendeesKey(a.Room, terms.Node)
 	if terms.Node == "" {
 		own = r.usersKey(a.Room) // which is not used; but a key must not be one of another room

@@ -15,23 +15,24 @@ import (
 // subscription, a head that differs) makes it catch up (catchup.go), and until
 // then nothing is appended but what the log itself gave.
 type room struct {
-	name string
-	hub  *Hub
-	keep Retention    // what the log keeps of it
-	refs atomic.Int32 // streams and readers that hold the room; while 0 it may be closed
-
-	atHand int // events of its ring, at most
+	name   string
+	hub    *Hub
+	number uint32       // counts the rooms, so that they are spread over the shards
+	refs   atomic.Int32 // streams and readers that hold the room; while 0 it may be closed
+	keep   Retention    // what the log keeps of it
+	atHand int          // events of its ring, at most
 
 	mu        sync.Mutex // guards the fields below and the seats
 	ring      ring
 	extent    Extent        // of the log, as far as the ring has come
-	seats     []*seat       // each knows its index
+	parts     []part        // the seats, by who serves them
 	opened    bool          // the log was read once, so that extent means something
 	following bool          // the subscription is confirmed
 	live      bool          // see above; only while following
 	dirty     bool          // something has come that the catch-up under way may not have seen
 	catching  bool          // a catch-up is under way
 	settled   chan struct{} // closed while live
+	latest    *Position     // that seats were given most recently
 	lastEvent time.Time     // when the ring last grew, or the room was compared with the log
 	readFrom  time.Time     // when the newest read of the log that was taken over began
 	idleFrom  time.Time     // since when refs was seen at 0
@@ -40,9 +41,26 @@ type room struct {
 	pages pages // older events that streams asked for
 }
 
-func newRoom(h *Hub, name string) *room {
+func newRoom(h *Hub, name string, number uint32) *room {
 	keep := h.opt.Keep.of(name)
-	return &room{name: name, hub: h, keep: keep, atHand: min(h.opt.RingEvents, keep.Events), extent: Extent{Oldest: 1}, settled: make(chan struct{}), lastEvent: time.Now()}
+	r := &room{name: name, hub: h, number: number, keep: keep, atHand: min(h.opt.RingEvents, keep.Events), extent: Extent{Oldest: 1}, settled: make(chan struct{}), lastEvent: time.Now()}
+	r.parts = make([]part, len(h.shards)+1)
+	for i := range r.parts {
+		r.parts[i].room = r
+		if i > 0 {
+			r.parts[i].shard = h.shards[i-1]
+		}
+	}
+	return r
+}
+
+// part is those of a room's seats that are served together: by a shard, or, in
+// the first part, by goroutines of their streams' own.
+type part struct {
+	room  *room
+	shard *shard  // nil for the first part
+	seats []*seat // each knows its index; the room's lock guards them
+	dirty bool    // in the shard's queue; the shard's lock guards it
 }
 
 // idle says that nobody has held the room for the given time. The hub's lock
@@ -74,7 +92,7 @@ func (r *room) event(e Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e.Epoch == "" {
-		r.pushLocked(&frame{event: e, seq: r.extent.Head})
+		r.pushLocked(eventFrame(e, r.extent.Head))
 		r.wakeLocked()
 		return
 	}
@@ -99,13 +117,16 @@ func (r *room) event(e Event) {
 
 // appendLocked adds the event that follows.
 func (r *room) appendLocked(e Event) {
+	if own := r.extent.HeadPosition().Epoch; own == e.Epoch {
+		e.Epoch = own // rather than a part of the message, which this would keep
+	}
 	r.extent.Head = e.Seq
 	if keep := uint64(r.keep.Events); r.extent.Head > keep {
 		r.extent.Oldest = max(r.extent.Oldest, r.extent.Head-keep+1)
 	}
 	r.extent.Fenced = false
 	r.lastEvent = time.Now()
-	r.pushLocked(&frame{event: e, seq: e.Seq})
+	r.pushLocked(eventFrame(e, e.Seq))
 }
 
 func (r *room) pushLocked(f *frame) {
@@ -129,10 +150,19 @@ const (
 	scarceBytes  = 32 << 10
 )
 
-// wakeLocked tells the readers that there is something new.
+// wakeLocked tells whoever serves the seats that there is something new.
 func (r *room) wakeLocked() {
-	for _, s := range r.seats {
-		s.reader.nudge()
+	for i := range r.parts {
+		p := &r.parts[i]
+		switch {
+		case len(p.seats) == 0:
+		case p.shard != nil:
+			p.shard.mark(p)
+		default:
+			for _, s := range p.seats {
+				s.stream.nudge()
+			}
+		}
 	}
 }
 
@@ -202,22 +232,27 @@ func (r *room) catchUpLocked() {
 // release gives up a reference.
 func (r *room) release() { r.refs.Add(-1) }
 
-// sit adds a seat, so that it is woken.
-func (r *room) sit(s *seat) {
+// sit adds a seat to a part, so that it is served.
+func (r *room) sit(s *seat, part int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.index = len(r.seats)
-	r.seats = append(r.seats, s)
+	p := &r.parts[part]
+	s.part, s.index, s.sits = uint8(part), uint32(len(p.seats)), true
+	p.seats = append(p.seats, s)
 }
 
 // leave takes a seat away and gives up its reference to the room.
 func (r *room) leave(s *seat) {
 	r.mu.Lock()
-	last := len(r.seats) - 1
-	r.seats[s.index] = r.seats[last]
-	r.seats[s.index].index = s.index
-	r.seats[last] = nil
-	r.seats = r.seats[:last]
+	if s.sits {
+		p := &r.parts[s.part]
+		last := len(p.seats) - 1
+		p.seats[s.index] = p.seats[last]
+		p.seats[s.index].index = s.index
+		p.seats[last] = nil
+		p.seats = p.seats[:last]
+		s.sits = false
+	}
 	r.mu.Unlock()
 	r.release()
 }
@@ -226,7 +261,44 @@ func (r *room) leave(s *seat) {
 func (r *room) streams() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.seats)
+	n := 0
+	for i := range r.parts {
+		n += len(r.parts[i].seats)
+	}
+	return n
+}
+
+// togetherSeats is how many of a room's streams are served by one shard, so
+// that an event of a small room wakes one writer rather than all.
+const togetherSeats = 32
+
+// shardPart chooses the part for one more stream that a shard serves.
+func (r *room) shardPart() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	best := 1 + int(r.number)%(len(r.parts)-1)
+	if len(r.parts[best].seats) < togetherSeats {
+		return best
+	}
+	for i := 1; i < len(r.parts); i++ {
+		if len(r.parts[i].seats) < len(r.parts[best].seats) {
+			best = i
+		}
+	}
+	return best
+}
+
+// bounds gives the positions of the newest event and of the oldest one kept.
+func (r *room) bounds() (head, oldest Position) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.extent.HeadPosition(), r.extent.OldestPosition()
+}
+
+func (r *room) isLive() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.live
 }
 
 // extentNow gives what the room knows of its log, and a channel that is closed

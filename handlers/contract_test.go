@@ -227,6 +227,13 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 	}
 }
 
+func TestAWrongMethodIsToldTheRightOnes(t *testing.T) {
+	g := newTestGateway(t, Config{})
+	if allow := strings.Join(g.do("PUT", "/rooms/lobby/events", "").Header.Values("Allow"), ", "); allow != "GET, POST, DELETE" {
+		t.Errorf("events allow %q", allow)
+	}
+}
+
 func manyRooms(n int) string {
 	var b strings.Builder
 	for i := range n {
