@@ -115,3 +115,14 @@ func TestPresenceOnACluster(t *testing.T) {
 		t.Errorf("ann was told %d times, want %d: %q", n, 2*len(rooms), ann.seen())
 	}
 }
+
+func TestPresenceNeedsNoMoreRightsThanTheRest(t *testing.T) {
+	server := redistest.Start(t)
+	server.Do("ACL", "SETUSER", "gw", "on", ">pw", "~sluice:*", "&sluice:*", "+@read", "+@write", "+@pubsub", "-@dangerous",
+		"+eval", "+evalsha", "+eval_ro", "+evalsha_ro", "+script|load", "+script|exists", "+info", "+time", "+ping", "+wait", "+hello", "+client|setname")
+	n := newPresenceNode(t, redisLog(t, "redis://gw:pw@"+server.Addr), fast)
+	ann := n.join("ann", "lobby")
+	n.join("bob", "lobby").bye()
+	ann.awaitSeen("+bob 2", "-bob 1")
+	n.awaitMembers("lobby", "ann 1")
+}
