@@ -163,7 +163,7 @@ type node struct {
 // serve listens until ctx ends, or something fails, and then drains. When it
 // returns, nothing of the node runs any more.
 func (n *node) serve(ctx context.Context) error {
-	public, err := net.Listen("tcp", n.cmd.Listen)
+	public, err := listen(ctx, n.cmd.Listen, n.cmd.WriteTimeout)
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}
@@ -249,6 +249,9 @@ func (n *node) drain(servers []*http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), n.cmd.Drain)
 	defer cancel()
 	n.gateway.Drain()
+	for _, srv := range servers {
+		srv.SetKeepAlivesEnabled(false) // a connection closes behind an answer, rather than before a request
+	}
 	n.hub.Drain(ctx, n.cmd.Drain*8/10)
 	for _, srv := range servers {
 		if err := srv.Shutdown(ctx); err != nil {
