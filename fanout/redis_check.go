@@ -36,6 +36,9 @@ func (r *Redis) checkRights(ctx context.Context, c *redis.Client, canary string)
 	if err == nil {
 		err = spendScript.Run(ctx, c, []string{name("rate") + ":check"}, 0, 0).Err()
 	}
+	if err == nil {
+		err = r.roll.list.RunRO(ctx, c, []string{name("pres") + ":nodes", name("pres") + ":users"}, 1).Err()
+	}
 	if err == nil && r.opt.Ack > 0 {
 		err = c.Wait(ctx, 0, r.opt.Ack).Err()
 	}

@@ -260,6 +260,9 @@ func (s *Stream) appendFrame(b []byte, seat *seat, it *item) []byte {
 }
 
 func (s *Stream) wants(e *Event) bool {
+	if e.movement != nil {
+		return s.toldOf(e)
+	}
 	if e.Exclude != "" && e.Exclude == string(s.id[:]) {
 		return false
 	}
