@@ -107,7 +107,7 @@ func newRig(t redistest.T, cfg config, s *scenario) *rig {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
 	r := &rig{
 		T: t, cfg: cfg, scenario: s, ctx: ctx,
-		rng:     rand.New(rand.NewPCG(cfg.seed, sum64(s.name))),
+		rng:     newRNG(cfg.seed, s.name),
 		client:  &http.Client{Timeout: 4 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}},
 		verdict: &verdict{}, ledger: &ledger{rooms: map[string][]event{}},
 		gaps: map[string]int{}, byes: map[string]int{}, heartbeat: cmp.Or(s.heartbeat, 2*time.Second),
@@ -128,6 +128,9 @@ func newRig(t redistest.T, cfg config, s *scenario) *rig {
 	}
 	return r
 }
+
+// newRNG gives what a scenario draws from.
+func newRNG(seed uint64, name string) *rand.Rand { return rand.New(rand.NewPCG(seed, sum64(name))) }
 
 // sum64 is a number that a name always has.
 func sum64(name string) (n uint64) {

@@ -56,7 +56,7 @@ func clientScenarios() []*scenario {
 			},
 		},
 		{
-			name: "history-trimmed", row: "33", on: single, fronts: true, trimming: true, short: true,
+			name: "history-trimmed", row: "33", on: single, trimming: true, short: true,
 			fault: "clients away for longer than the room keeps events (100)",
 			env:   []string{"SLUICE_HISTORY_EVENTS=100"},
 			load:  load{rooms: 4, readers: 10, rate: 400},
@@ -167,18 +167,15 @@ func tooMany(r *rig) {
 // awayForLong keeps half of the clients away while much is published.
 func awayForLong(r *rig) {
 	r.last(time.Second)
-	// Each client has one stream of one room, and half of them have theirs at this node.
-	r.nodes[0].front.Refuse(true)
-	r.nodes[0].front.Cut()
-	away := make(map[*checker]bool)
-	for i, c := range r.checkers {
-		if i%2 == 0 {
-			away[c] = true
-		}
+	away := r.checkers[:len(r.checkers)/2]
+	for _, c := range away {
+		c.leave()
 	}
 	r.injected.Add(int64(len(away)))
 	r.last(max(r.scaled(6*time.Second), 4*time.Second))
-	r.nodes[0].front.Heal()
+	for _, c := range away {
+		r.send(c)
+	}
 	r.last(time.Second)
 }
 
