@@ -1,9 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -33,7 +33,7 @@ func lossScenarios() []*scenario {
 		},
 		{
 			name: "torn-append-file", row: "8", on: single, redis: appendOnly("always"), lossy: true, short: true,
-			fault: "the machine loses power: Redis killed, and up to 20 KB cut off the end of its file",
+			fault: "power lost: Redis killed, up to 20 KB cut off the end of its file, the file repaired by redis-check-aof",
 			load:  load{rate: 200},
 			run: func(r *rig) {
 				r.repeat(60*time.Second, time.Second, func(int) { powerLoss(r) })
@@ -128,10 +128,14 @@ func lossyFailover(r *rig) {
 	r.store.proxy.SetTarget(replica.Addr)
 	r.store.proxy.Cut()
 	r.injected.Add(1)
+	r.publish()
+	// A node that has not noticed yet would show them what is lost.
+	if want := len(staying); !r.await(10*time.Second, func() bool { return r.gapsOf("truncated") >= want }) {
+		r.verdict.wrong(other, "after 10 s, %d of %d clients were told", r.gapsOf("truncated"), want)
+	}
 	for _, c := range away {
 		r.send(c)
 	}
-	r.publish()
 	r.last(r.scaled(5 * time.Second))
 }
 
@@ -148,6 +152,13 @@ func (r *rig) lastAcked(room string) place {
 
 // powerLoss kills Redis and takes away the end of its file, which the system
 // had not written yet, in the middle of whatever stands there.
+//
+// The file is repaired before the restart, since redis-server does that badly
+// (7.0.15, with aof-load-truncated, its default): it loads nothing of a
+// transaction that lacks its end, but leaves what is whole of it in the file, and
+// at the restart after the next these commands are run with what was written
+// behind them. Events that were lost come back in place of others, under
+// positions that have been given anew, which no client of Redis can notice.
 func powerLoss(r *rig) {
 	server := r.store.server
 	server.Kill()
@@ -156,14 +167,17 @@ func powerLoss(r *rig) {
 		r.Fatalf("Redis has no append-only file (%v)", err)
 	}
 	file := files[len(files)-1]
-	text, err := os.ReadFile(file)
-	if err != nil {
-		r.Fatalf("%v", err)
+	info, err := os.Stat(file)
+	if err == nil {
+		err = os.Truncate(file, max(info.Size()-r.rng.Int64N(20<<10), 0))
 	}
-	cut := r.rng.IntN(20 << 10)
-	keep := text[:max(len(text)-cut, bytes.IndexByte(text, '\n')+1, min(len(text), 64))]
-	if err := os.WriteFile(file, keep, 0o600); err != nil {
-		r.Fatalf("%v", err)
+	if err != nil {
+		r.Fatalf("tearing the append-only file: %v", err)
+	}
+	repair := exec.Command("redis-check-aof", "--fix", file)
+	repair.Stdin = strings.NewReader("y\n")
+	if said, err := repair.CombinedOutput(); err != nil {
+		r.Fatalf("redis-check-aof (of the package redis-tools): %v\n%s", err, said)
 	}
 	server.Restart()
 }
