@@ -3,6 +3,7 @@ package fanout
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -21,7 +22,9 @@ func (r *room) catchUp() {
 		after, limit, ok := r.beginCatchUp()
 		var h History
 		var err error
+		var begun time.Time
 		if ok {
+			begun = time.Now()
 			r.hub.stats.CatchUps.Add(1)
 			ctx, cancel := context.WithTimeout(r.hub.ctx, commandTimeout)
 			h, err = r.hub.log.Read(ctx, r.name, after, limit)
@@ -32,7 +35,7 @@ func (r *room) catchUp() {
 		case !ok:
 			return
 		case err == nil:
-			if r.take(h) {
+			if r.take(h, begun) {
 				return
 			}
 			backoff = minBackoff
@@ -63,8 +66,9 @@ func (r *room) beginCatchUp() (after int64, limit int, ok bool) {
 	return int64(r.extent.Head), pageEvents, true
 }
 
-// take brings the room to what the log says, and says whether that was all.
-func (r *room) take(h History) (done bool) {
+// take brings the room to what the log said in a read that began then, and
+// says whether that was all.
+func (r *room) take(h History, begun time.Time) (done bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.opened {
@@ -80,7 +84,7 @@ func (r *room) take(h History) (done bool) {
 		}
 	}
 	r.extent.Fenced = h.Fenced
-	r.lastEvent = time.Now()
+	r.lastEvent, r.readFrom = time.Now(), begun
 	done = r.extent.Head == h.Head && !r.dirty
 	if done {
 		r.catching = false
@@ -102,6 +106,9 @@ func (r *room) reconcileLocked(log Extent) {
 	if len(log.Lineage) == 0 && own != Origin {
 		res = Resolution{Reason: ReasonNewHistory, Missed: -1}
 	}
+	if !slices.Equal(r.extent.Lineage, log.Lineage) {
+		r.pages.forget() // they tell of a lineage that does not know the newest epoch
+	}
 	r.extent.Lineage, r.extent.Oldest = log.Lineage, log.Oldest
 	switch res.Reason {
 	case "":
@@ -114,7 +121,7 @@ func (r *room) reconcileLocked(log Extent) {
 			gap.ResumesAt = log.Lineage.Position(res.From + 1)
 		}
 		r.extent.Head = res.From
-		r.pushLocked(&frame{gap: gap, seq: own.Seq})
+		r.pushLocked(&frame{gap: gap, seq: own.Seq, at: &gap.before})
 		return
 	case ReasonTruncated, ReasonBadCursor:
 		// What a node has seen was in the log, so it lies beyond the head only
@@ -126,9 +133,11 @@ func (r *room) reconcileLocked(log Extent) {
 	}
 	r.pages.forget()
 	r.extent.Head = res.From
-	for _, s := range r.seats {
-		if s.enrolled {
-			s.breakLocked(r, res)
+	for i := range r.parts {
+		for _, s := range r.parts[i].seats {
+			if s.enrolled {
+				s.breakLocked(r, res)
+			}
 		}
 	}
 }

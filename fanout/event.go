@@ -35,6 +35,7 @@ type Receipt struct {
 	Position Position
 	At       int64 // Unix milliseconds
 	Replayed bool  // an earlier publication with the same key; nothing was written now
+	Alone    bool  // it was to be on a replica by now, and is not: only the primary is known to have it
 }
 
 // appendRecord appends what logs keep of an event, and what travels from node

@@ -26,11 +26,30 @@ const (
 // stream that needs it, and shared. Frames do not change.
 type frame struct {
 	event Event
-	gap   *Gap   // instead of an event
-	seq   uint64 // number of the event, or of the last one before it for what has none
+	gap   *Gap      // instead of an event
+	seq   uint64    // number of the event, or of the last one before it for what has none
+	at    *Position // where a stream is behind it; nil for what has no number. Seats share it
 
 	once [formats]sync.Once
-	enc  [formats][]byte
+	enc  [formats]encoding
+}
+
+// encoding is a frame in one format, as a chunk of HTTP/1.1: streams that are
+// not chunked, or put several frames into a chunk, leave out the chunk's ends.
+type encoding struct {
+	chunk []byte
+	data  int32 // where in chunk the frame begins
+	open  int32 // where its end begins, which streams of several rooms have of their own
+}
+
+// eventFrame gives the frame of an event that came when the room's head was
+// at number seq, its own if it has one.
+func eventFrame(e Event, seq uint64) *frame {
+	f := &frame{event: e, seq: seq}
+	if e.Epoch != "" {
+		f.at = &Position{Epoch: e.Epoch, Seq: e.Seq}
+	}
+	return f
 }
 
 // numbered says that the frame is an event that the log keeps.
@@ -39,23 +58,45 @@ func (f *frame) numbered() bool { return f.gap == nil && f.event.Epoch != "" }
 // cost is about what the frame takes of a ring's memory.
 func (f *frame) cost() int { return 256 + 2*(len(f.event.Data)+len(f.event.From)) }
 
+func (f *frame) encode(as Format) *encoding {
+	f.once[as].Do(func() {
+		e := &f.event
+		b := make([]byte, chunkRoom, chunkRoom+len(e.Data)+len(e.Room)+192)
+		var open int
+		if as == NDJSON {
+			b = AppendEnvelope(b, e)
+			open = len(b) - len("}")
+			b = append(b, '\n')
+		} else {
+			data := e.Data
+			if as == Envelope {
+				data = AppendEnvelope(make([]byte, 0, len(e.Data)+192), e)
+			}
+			b = appendData(appendEventType(b, e.Type), data)
+			open = len(b)
+			b = f.closing(b)
+		}
+		start, b := closeChunk(b, chunkRoom)
+		f.enc[as] = encoding{chunk: b[start:], data: int32(chunkRoom - start), open: int32(open - start)}
+	})
+	return &f.enc[as]
+}
+
 // encoded is the frame of an event in one format, as a stream of this one room
 // carries it. It must not be changed.
 func (f *frame) encoded(as Format) []byte {
-	f.once[as].Do(func() {
-		e := &f.event
-		if as == NDJSON {
-			f.enc[as] = append(AppendEnvelope(make([]byte, 0, len(e.Data)+192), e), '\n')
-			return
-		}
-		data := e.Data
-		if as == Envelope {
-			data = AppendEnvelope(make([]byte, 0, len(e.Data)+192), e)
-		}
-		b := appendEventType(make([]byte, 0, len(data)+128), e.Type)
-		f.enc[as] = f.closing(appendData(b, data))
-	})
-	return f.enc[as]
+	e := f.encode(as)
+	return e.chunk[e.data : len(e.chunk)-len("\r\n")]
+}
+
+// chunk is what encoded gives, as a chunk. It must not be changed.
+func (f *frame) chunk(as Format) []byte { return f.encode(as).chunk }
+
+// open is the part of encoded that streams of several rooms share: without the
+// id, for which they have one of their own.
+func (f *frame) open(as Format) []byte {
+	e := f.encode(as)
+	return e.chunk[e.data:e.open]
 }
 
 // closing ends a block with its id, which stands last: clients take it at its
@@ -69,15 +110,28 @@ func (f *frame) closing(b []byte) []byte {
 	return append(b, '\n')
 }
 
-// open is the part of encoded that streams of several rooms share: without the
-// id, for which they have one of their own.
-func (f *frame) open(as Format) []byte {
-	b := f.encoded(as)
-	if as == NDJSON {
-		return b[:len(b)-len("}\n")]
+// chunkRoom is how many bytes to leave free before what is to become a chunk:
+// for eight hexadecimal digits and a line break.
+const chunkRoom = 10
+
+// closeChunk makes b[from:] a chunk of HTTP/1.1 (RFC 9112, 7.1), writing its
+// size into the room before it. It returns where the chunk begins.
+func closeChunk(b []byte, from int) (start int, _ []byte) {
+	const digits = "0123456789abcdef"
+	n := len(b) - from
+	start = from - len("\r\n")
+	copy(b[start:], "\r\n")
+	for {
+		start--
+		b[start] = digits[n&15]
+		if n >>= 4; n == 0 {
+			return start, append(b, "\r\n"...)
+		}
 	}
-	return b[:len(b)-len(f.closing(nil))]
 }
+
+// lastChunk ends a chunked body.
+const lastChunk = "0\r\n\r\n"
 
 func appendEventType(b []byte, name string) []byte {
 	if name == "message" {
@@ -191,4 +245,10 @@ func appendStringOrNull(b []byte, s string) []byte {
 		return append(b, "null"...)
 	}
 	return appendString(b, s)
+}
+
+// AppendEvent appends e as a stream of its room alone carries it.
+func AppendEvent(b []byte, e *Event, as Format) []byte {
+	f := frame{event: *e}
+	return append(b, f.encoded(as)...)
 }

@@ -60,7 +60,7 @@ func (h *Hub) readFrom(ctx context.Context, room string, start Start, limit int)
 		return History{}, Resolution{}, ErrBadCursor
 	}
 	for {
-		history, err := h.log.Read(ctx, room, after, limit)
+		history, err := h.Read(ctx, room, after, limit)
 		if err != nil {
 			return History{}, Resolution{}, err
 		}
@@ -148,7 +148,7 @@ func (h *Hub) readBefore(ctx context.Context, room string, start Start, limit in
 	case fromBad:
 		return History{}, ErrBadCursor
 	case fromEarliest:
-		history, err := h.log.Read(ctx, room, -1, 0)
+		history, err := h.Read(ctx, room, -1, 0)
 		return history, err
 	case fromPosition:
 	default:
@@ -168,14 +168,14 @@ func (h *Hub) readBefore(ctx context.Context, room string, start Start, limit in
 
 // readAll reads until it has limit events, or all: the log may give fewer at a time.
 func (h *Hub) readAll(ctx context.Context, room string, after int64, limit int) (History, error) {
-	history, err := h.log.Read(ctx, room, after, limit)
+	history, err := h.Read(ctx, room, after, limit)
 	for err == nil && len(history.Events) > 0 && len(history.Events) < limit {
 		last := history.Events[len(history.Events)-1].Seq
 		if last >= history.Head {
 			break
 		}
 		var more History
-		more, err = h.log.Read(ctx, room, int64(last), limit-len(history.Events))
+		more, err = h.Read(ctx, room, int64(last), limit-len(history.Events))
 		if len(more.Events) == 0 || more.Events[0].Seq != last+1 {
 			break
 		}
@@ -212,57 +212,68 @@ func (h *Hub) Poll(ctx context.Context, opt StreamOptions, limit int, wait time.
 		return Page{}, err
 	}
 	defer s.close()
-	s.shown = make([]Position, len(s.reader.seats))
-	for i, seat := range s.reader.seats {
-		s.shown[i] = seat.cursor()
-		if seat.refused() {
+	w := s.sitAside()
+	page := Page{}
+	shown := make([]Position, s.seats())
+	for i := range shown {
+		if s.seat(i).refused() {
 			return Page{}, ErrBadCursor
 		}
+		shown[i] = *s.seat(i).at
 	}
-	var page Page
-	var items []item
 	deadline := time.Now().Add(wait)
 	for {
-		items, err = s.reader.next(ctx, items[:0])
-		for i := range items {
-			if len(page.Events) < limit {
-				s.collect(&page, &items[i])
-			}
-		}
+		err := s.fill(ctx, &page, shown, limit)
 		left := time.Until(deadline)
-		if len(page.Events)+len(page.Gaps) > 0 || left <= 0 || s.end.Load() != nil {
-			page.Next = cursorOf(opt.Rooms, s.shown)
+		if len(page.Events)+len(page.Gaps) > 0 || left <= 0 || s.ending() != "" {
+			page.Next = cursorOf(opt.Rooms, shown)
 			return page, nil
 		}
-		if err != nil || !s.reader.downSince().IsZero() {
+		if err != nil || !s.downSince().IsZero() {
 			return Page{}, ErrUnavailable
 		}
-		if err := s.reader.wait(ctx, left); err != nil {
+		if err := w.wait(ctx, left); err != nil {
 			return Page{}, err
 		}
 	}
 }
 
-func (s *Stream) collect(page *Page, it *item) {
-	if it.gap == nil && it.frame.gap != nil {
-		it.gap = it.frame.gap
+// fill puts what is due into a page, as long as there is room, and shown behind it.
+func (s *Stream) fill(ctx context.Context, page *Page, shown []Position, limit int) error {
+	for i := range shown {
+		seat := s.seat(i)
+		items, older, more := seat.take(nil)
+		var err error
+		if older {
+			items, err = seat.readOlder(ctx, items)
+		}
+		for j := range items {
+			if len(page.Events) < limit {
+				s.collect(page, &items[j], &shown[i])
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if older || more {
+			s.nudge()
+		}
 	}
-	if it.gap != nil {
-		s.move(it)
-		page.Gaps = append(page.Gaps, it.gap)
-		return
-	}
-	if it.frame.numbered() {
-		s.move(it)
-	}
-	if s.wants(&it.frame.event) {
-		page.Events = append(page.Events, it.frame.event)
-	}
+	return nil
 }
 
-// refused says that the start was a cursor which leads nowhere.
-func (s *seat) refused() bool {
-	s.room.mu.Lock()
-	defer s.room.mu.Unlock()
-	return s.gap != nil && s.gap.Reason == ReasonBadCursor
+func (s *Stream) collect(page *Page, it *item, shown *Position) {
+	if it.at != nil {
+		*shown = *it.at
+	}
+	gap := it.gap
+	if gap == nil {
+		gap = it.frame.gap
+	}
+	switch {
+	case gap != nil:
+		page.Gaps = append(page.Gaps, gap)
+	case s.wants(&it.frame.event):
+		page.Events = append(page.Events, it.frame.event)
+	}
 }

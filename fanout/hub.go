@@ -3,9 +3,10 @@ package fanout
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"log/slog"
+	"math"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,13 +16,14 @@ import (
 
 // Options of a Hub. The zero value works.
 type Options struct {
-	RingEvents int           // newest events of a room kept at hand; 256 if zero
+	RingEvents int           // newest events of a room kept at hand; 256 if zero, 65535 at most
 	RingBytes  int           // and bytes of them; 1 MiB if zero
 	RingMemory int           // bytes of all rings together; 256 MiB if zero
 	Keep       Retention     // what the log keeps: the ring never shows more
 	Linger     time.Duration // how long a room stays open after its last stream; 5 s if zero
 	Check      time.Duration // how often silent rooms are compared with the log; 5 s if zero
 	Wait       time.Duration // how long opening a stream waits for the log; 5 s if zero
+	Shards     int           // writers to the connections that were taken over; as many as Go runs at a time if zero
 	Logger     *slog.Logger  // slog.Default() if nil
 }
 
@@ -39,15 +41,26 @@ type Hub struct {
 	spawnMu sync.Mutex     // so that nothing joins tasks once ctx has ended
 	tasks   sync.WaitGroup // the hub's goroutines
 
+	shards   []*shard  // serve the connections that were taken over
+	pollOnce sync.Once // makes poller
+	poller   *poller   // notices when their clients leave; nil where connections cannot be taken over
+	begun    time.Time // what the streams' times count from
+
 	followMu sync.Mutex // orders Follow and Unfollow with the rooms that there are
 
-	mu       sync.RWMutex // guards the fields below
-	rooms    map[string]*room
-	streams  map[*Stream]struct{}
-	asked    map[string]*question // what other nodes were asked
-	draining bool
+	mu          sync.RWMutex // guards the fields below
+	rooms       map[string]*room
+	opened      uint32 // rooms, ever
+	streams     registry
+	looks       map[look]*look       // that streams have in common
+	asked       map[string]*question // what other nodes were asked
+	linkChanged chan struct{}        // closed by Link, and replaced
+	draining    bool
+	drained     chan struct{} // closed when, draining, no stream is left
+	empty       sync.Once     // closes drained
 
-	ringBytes atomic.Int64 // of all rooms
+	links     atomic.Uint32 // counts the calls of Link
+	ringBytes atomic.Int64  // of all rooms
 }
 
 // ErrClosed says that the hub no longer opens streams.
@@ -62,27 +75,45 @@ func NewHub(log Log, opt Options) *Hub {
 	opt.Check = cmp.Or(opt.Check, 5*time.Second)
 	opt.Wait = cmp.Or(opt.Wait, 5*time.Second)
 	opt.Keep = opt.Keep.withDefaults()
-	opt.RingEvents = min(opt.RingEvents, opt.Keep.Events)
+	opt.RingEvents = min(opt.RingEvents, opt.Keep.Events, math.MaxUint16) // which bounds seat.early
+	opt.Shards = min(cmp.Or(opt.Shards, runtime.GOMAXPROCS(0)), maxShards)
 	if opt.Logger == nil {
 		opt.Logger = slog.Default()
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	return &Hub{
-		log:     log,
-		opt:     opt,
-		slots:   make(chan struct{}, 8),
-		ctx:     ctx,
-		stop:    stop,
-		rooms:   map[string]*room{},
-		streams: map[*Stream]struct{}{},
-		asked:   map[string]*question{},
+	h := &Hub{
+		log:         log,
+		opt:         opt,
+		slots:       make(chan struct{}, 8),
+		ctx:         ctx,
+		stop:        stop,
+		begun:       time.Now(),
+		rooms:       map[string]*room{},
+		looks:       map[look]*look{},
+		asked:       map[string]*question{},
+		linkChanged: make(chan struct{}),
+		drained:     make(chan struct{}),
 	}
+	for range opt.Shards {
+		h.shards = append(h.shards, newShard(h))
+	}
+	return h
 }
+
+// maxShards is a bound that seat.part has.
+const maxShards = 128
+
+// now is the time that streams go by.
+func (h *Hub) now() instant { return instant(time.Since(h.begun)) }
+
+// instant is a time, in nanoseconds since the hub was made.
+type instant int64
 
 // Run takes what the log feeds until ctx ends, then waits for the hub's own
 // goroutines. It is called once.
 func (h *Hub) Run(ctx context.Context) error {
 	h.spawn(h.sweep)
+	h.startShards()
 	err := h.log.Run(ctx, h)
 	h.spawnMu.Lock()
 	h.stop()
@@ -118,6 +149,14 @@ func (h *Hub) Append(ctx context.Context, room string, drafts []Draft) ([]Receip
 	return receipts, err
 }
 
+// Read is Log.Read, but fails at once while the room is known to be out of reach.
+func (h *Hub) Read(ctx context.Context, room string, after int64, limit int) (History, error) {
+	if !h.log.DownSince(room).IsZero() {
+		return History{}, ErrUnavailable
+	}
+	return h.log.Read(ctx, room, after, limit)
+}
+
 // Broadcast is Log.Broadcast, but fails at once while the room is known to be out of reach.
 func (h *Hub) Broadcast(ctx context.Context, room string, d Draft) (int64, error) {
 	if !h.log.DownSince(room).IsZero() {
@@ -142,7 +181,8 @@ func (h *Hub) open(name string) *room {
 	r := h.rooms[name]
 	fresh := r == nil
 	if fresh {
-		r = newRoom(h, name)
+		r = newRoom(h, name, h.opened)
+		h.opened++
 		h.rooms[name] = r
 	}
 	r.refs.Add(1)
@@ -228,9 +268,21 @@ func (h *Hub) Lost(rooms []string) {
 
 // Link implements Feed.
 func (h *Hub) Link() {
+	h.mu.Lock()
+	close(h.linkChanged)
+	h.linkChanged = make(chan struct{})
+	h.links.Add(1)
+	h.mu.Unlock()
 	for _, s := range h.allStreams() {
-		s.reader.nudge()
+		s.nudge()
 	}
+}
+
+// linkChange gives a channel that is closed when DownSince may have changed.
+func (h *Hub) linkChange() <-chan struct{} {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.linkChanged
 }
 
 func (h *Hub) allRooms() []*room {
@@ -246,25 +298,77 @@ func (h *Hub) allRooms() []*room {
 func (h *Hub) allStreams() []*Stream {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	streams := make([]*Stream, 0, len(h.streams))
-	for s := range h.streams {
-		streams = append(streams, s)
+	return h.streams.all()
+}
+
+// register counts a stream among those that are open.
+func (h *Hub) register(s *Stream) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.draining {
+		return ErrClosed
 	}
-	return streams
+	h.streams.add(s)
+	return nil
+}
+
+func (h *Hub) unregister(s *Stream) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.streams.remove(s)
+	if h.draining && h.streams.open == 0 {
+		h.empty.Do(func() { close(h.drained) })
+	}
+}
+
+// registry is the streams that are open, each at a number that stays its own
+// until it ends.
+type registry struct {
+	slots []*Stream
+	free  []uint32 // slots that are nil
+	open  int
+}
+
+func (g *registry) add(s *Stream) {
+	g.open++
+	if last := len(g.free) - 1; last >= 0 {
+		s.slot = g.free[last]
+		g.free = g.free[:last]
+		g.slots[s.slot] = s
+		return
+	}
+	s.slot = uint32(len(g.slots))
+	g.slots = append(g.slots, s)
+}
+
+func (g *registry) remove(s *Stream) {
+	g.open--
+	g.slots[s.slot] = nil
+	g.free = append(g.free, s.slot)
+}
+
+func (g *registry) all() []*Stream {
+	all := make([]*Stream, 0, g.open)
+	for _, s := range g.slots {
+		if s != nil {
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 // Drain refuses new streams from now on and ends the open ones over the given
-// time, so that they do not all come back at once. It returns when each was
-// told, or when ctx ends.
+// time, so that they do not all come back at once. It returns when each has
+// ended, or when ctx does.
 func (h *Hub) Drain(ctx context.Context, over time.Duration) {
 	h.mu.Lock()
 	h.draining = true
-	h.mu.Unlock()
-	streams := h.allStreams()
+	streams := h.streams.all()
 	if len(streams) == 0 {
-		return
+		h.empty.Do(func() { close(h.drained) })
 	}
-	ticker := time.NewTicker(max(over/time.Duration(len(streams)), time.Microsecond))
+	h.mu.Unlock()
+	ticker := time.NewTicker(max(over/time.Duration(max(1, len(streams))), time.Microsecond))
 	defer ticker.Stop()
 	begun := time.Now()
 	for i, s := range streams {
@@ -278,10 +382,11 @@ func (h *Hub) Drain(ctx context.Context, over time.Duration) {
 		}
 		s.End(ByeDrain)
 	}
+	select {
+	case <-ctx.Done():
+	case <-h.drained:
+	}
 }
-
-// streamID makes the name of a stream: unguessable, 26 characters.
-func streamID() string { return rand.Text() }
 
 // ValidStreamID says whether s has the form of a stream's id.
 func ValidStreamID(s string) bool {

@@ -314,6 +314,13 @@ func (s *session) watch(ctx context.Context) error {
 	defer tasks.Wait()
 	var probed time.Time
 	confirmed := s.confirmed
+	tasks.Go(func() {
+		select {
+		case <-s.confirmed:
+			s.s.redis.check(ctx, s.s.redis.servers.client(s.address), s.canary)
+		case <-ctx.Done():
+		}
+	})
 	for {
 		select {
 		case <-ctx.Done():

@@ -37,7 +37,7 @@ func (p page) after(seq uint64) []*frame {
 func newPage(h History) page {
 	p := page{extent: h.Extent, frames: make([]*frame, len(h.Events)), read: time.Now()}
 	for i, e := range h.Events {
-		p.frames[i] = &frame{event: e, seq: e.Seq}
+		p.frames[i] = eventFrame(e, e.Seq)
 	}
 	return p
 }

@@ -28,10 +28,11 @@ var (
 
 // RedisOptions say where a Redis log is and what it keeps.
 type RedisOptions struct {
-	URL    string       // redis://, rediss://, redis+sentinel:// or redis+cluster://
-	Prefix string       // of every key and channel; "sluice" if empty
-	Keep   Retention    //
-	Logger *slog.Logger // slog.Default() if nil
+	URL    string        // redis://, rediss://, redis+sentinel:// or redis+cluster://
+	Prefix string        // of every key and channel; "sluice" if empty
+	Keep   Retention     //
+	Ack    time.Duration // how long an acknowledgement waits for a replica to have the event; not at all if zero
+	Logger *slog.Logger  // slog.Default() if nil
 }
 
 // Redis is a log in Redis, shared by any number of nodes. Each room is a
@@ -112,6 +113,11 @@ func unavailable(doing string, err error) error {
 // Append implements Log.
 func (r *Redis) Append(ctx context.Context, room string, drafts []Draft) ([]Receipt, error) {
 	receipts := make([]Receipt, 0, len(drafts))
+	if len(drafts) > batchEvents {
+		if err := r.checkKeys(ctx, room, drafts); err != nil {
+			return receipts, err
+		}
+	}
 	for len(receipts) < len(drafts) {
 		n := min(batchEvents, len(drafts)-len(receipts))
 		some, err := r.appendSome(ctx, room, drafts[len(receipts):][:n])
@@ -124,6 +130,39 @@ func (r *Redis) Append(ctx context.Context, room string, drafts []Draft) ([]Rece
 		receipts = append(receipts, some...)
 	}
 	return receipts, nil
+}
+
+// checkKeys finds a key that was used with another body, before the first of
+// several scripts writes anything.
+func (r *Redis) checkKeys(ctx context.Context, room string, drafts []Draft) error {
+	var keys []string
+	var index []int
+	for i := range drafts {
+		if drafts[i].Key != "" {
+			keys, index = append(keys, r.keyKey(room, &drafts[i])), append(index, i)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	var known []any
+	err := r.servers.on(ctx, keys[0], func(c *redis.Client) (err error) {
+		known, err = c.MGet(ctx, keys...).Result()
+		return err
+	})
+	if err != nil {
+		return unavailable("looking keys up", err)
+	}
+	for i, value := range known {
+		text, ok := value.(string)
+		print, _, _ := strings.Cut(text, "|")
+		if sum := fingerprint(&drafts[index[i]]); ok && print != hex.EncodeToString(sum[:]) {
+			return &KeyReusedError{Index: index[i]}
+		}
+	}
+	return nil
 }
 
 func (r *Redis) appendSome(ctx context.Context, room string, drafts []Draft) ([]Receipt, error) {
@@ -147,14 +186,37 @@ func (r *Redis) appendSome(ctx context.Context, room string, drafts []Draft) ([]
 		args = append(args, record(now, d), print, now)
 	}
 	var answer []any
+	var replicas int64
 	err := r.servers.on(ctx, keys[0], func(c *redis.Client) (err error) {
+		if r.opt.Ack > 0 {
+			answer, replicas, err = r.publishReplicated(ctx, c, keys, args)
+			return err
+		}
 		answer, err = r.publish.Run(ctx, c, keys, args...).Slice()
 		return err
 	})
 	if err != nil {
 		return nil, unavailable("appending", err)
 	}
-	return parseReceipts(answer, len(drafts))
+	receipts, err := parseReceipts(answer, len(drafts))
+	for i := range receipts {
+		receipts[i].Alone = r.opt.Ack > 0 && replicas == 0
+	}
+	return receipts, err
+}
+
+// publishReplicated appends and then waits, on the same connection, until a
+// replica has what was appended (Redis, WAIT), or the time is over.
+func (r *Redis) publishReplicated(ctx context.Context, c *redis.Client, keys []string, args []any) (answer []any, replicas int64, err error) {
+	conn := c.Conn()
+	defer func() { _ = conn.Close() }() // it goes back to the pool
+	if answer, err = r.publish.Run(ctx, conn, keys, args...).Slice(); err != nil {
+		return nil, 0, err
+	}
+	if replicas, err = conn.Wait(ctx, 1, r.opt.Ack).Result(); err != nil {
+		return answer, 0, nil // the event is appended; that nobody has a copy is all that can be said
+	}
+	return answer, replicas, nil
 }
 
 func record(at int64, d *Draft) []byte {

@@ -15,29 +15,49 @@ import (
 // subscription, a head that differs) makes it catch up (catchup.go), and until
 // then nothing is appended but what the log itself gave.
 type room struct {
-	name string
-	hub  *Hub
-	refs atomic.Int32 // streams and readers that hold the room; while 0 it may be closed
+	name   string
+	hub    *Hub
+	number uint32       // counts the rooms, so that they are spread over the shards
+	refs   atomic.Int32 // streams and readers that hold the room; while 0 it may be closed
 
 	mu        sync.Mutex // guards the fields below and the seats
 	ring      ring
 	extent    Extent        // of the log, as far as the ring has come
-	seats     []*seat       // each knows its index
+	parts     []part        // the seats, by who serves them
 	opened    bool          // the log was read once, so that extent means something
 	following bool          // the subscription is confirmed
 	live      bool          // see above; only while following
 	dirty     bool          // something has come that the catch-up under way may not have seen
 	catching  bool          // a catch-up is under way
 	settled   chan struct{} // closed while live
+	latest    *Position     // that seats were given most recently
 	lastEvent time.Time     // when the ring last grew, or the room was compared with the log
+	readFrom  time.Time     // when the newest read of the log that was taken over began
 	idleFrom  time.Time     // since when refs was seen at 0
 	closed    bool
 
 	pages pages // older events that streams asked for
 }
 
-func newRoom(h *Hub, name string) *room {
-	return &room{name: name, hub: h, extent: Extent{Oldest: 1}, settled: make(chan struct{}), lastEvent: time.Now()}
+func newRoom(h *Hub, name string, number uint32) *room {
+	r := &room{name: name, hub: h, number: number, extent: Extent{Oldest: 1}, settled: make(chan struct{}), lastEvent: time.Now()}
+	r.parts = make([]part, len(h.shards)+1)
+	for i := range r.parts {
+		r.parts[i].room = r
+		if i > 0 {
+			r.parts[i].shard = h.shards[i-1]
+		}
+	}
+	return r
+}
+
+// part is those of a room's seats that are served together: by a shard, or, in
+// the first part, by goroutines of their streams' own.
+type part struct {
+	room  *room
+	shard *shard  // nil for the first part
+	seats []*seat // each knows its index; the room's lock guards them
+	dirty bool    // in the shard's queue; the shard's lock guards it
 }
 
 // idle says that nobody has held the room for the given time. The hub's lock
@@ -69,7 +89,7 @@ func (r *room) event(e Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e.Epoch == "" {
-		r.pushLocked(&frame{event: e, seq: r.extent.Head})
+		r.pushLocked(eventFrame(e, r.extent.Head))
 		r.wakeLocked()
 		return
 	}
@@ -94,13 +114,16 @@ func (r *room) event(e Event) {
 
 // appendLocked adds the event that follows.
 func (r *room) appendLocked(e Event) {
+	if own := r.extent.HeadPosition().Epoch; own == e.Epoch {
+		e.Epoch = own // rather than a part of the message, which this would keep
+	}
 	r.extent.Head = e.Seq
 	if keep := uint64(r.hub.opt.Keep.Events); r.extent.Head > keep {
 		r.extent.Oldest = max(r.extent.Oldest, r.extent.Head-keep+1)
 	}
 	r.extent.Fenced = false
 	r.lastEvent = time.Now()
-	r.pushLocked(&frame{event: e, seq: e.Seq})
+	r.pushLocked(eventFrame(e, e.Seq))
 }
 
 func (r *room) pushLocked(f *frame) {
@@ -124,10 +147,19 @@ const (
 	scarceBytes  = 32 << 10
 )
 
-// wakeLocked tells the readers that there is something new.
+// wakeLocked tells whoever serves the seats that there is something new.
 func (r *room) wakeLocked() {
-	for _, s := range r.seats {
-		s.reader.nudge()
+	for i := range r.parts {
+		p := &r.parts[i]
+		switch {
+		case len(p.seats) == 0:
+		case p.shard != nil:
+			p.shard.mark(p)
+		default:
+			for _, s := range p.seats {
+				s.stream.nudge()
+			}
+		}
 	}
 }
 
@@ -144,6 +176,29 @@ func (r *room) refresh() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.catchUpLocked()
+}
+
+// refreshSpacing is how far apart readers with doubtful cursors make a room
+// look at its log.
+const refreshSpacing = 100 * time.Millisecond
+
+// refreshSoon is refresh for readers of which there may be many: it has the
+// room look at its log again, unless it has just done so, and says when to ask anew.
+func (r *room) refreshSoon() (again time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if wait := refreshSpacing - time.Since(r.readFrom); wait > 0 {
+		return wait
+	}
+	r.catchUpLocked()
+	return 0
+}
+
+// readSince says that the room has compared itself with its log after t.
+func (r *room) readSince(t time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.readFrom.After(t)
 }
 
 // lose says that events no longer come.
@@ -174,22 +229,27 @@ func (r *room) catchUpLocked() {
 // release gives up a reference.
 func (r *room) release() { r.refs.Add(-1) }
 
-// sit adds a seat, so that it is woken.
-func (r *room) sit(s *seat) {
+// sit adds a seat to a part, so that it is served.
+func (r *room) sit(s *seat, part int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.index = len(r.seats)
-	r.seats = append(r.seats, s)
+	p := &r.parts[part]
+	s.part, s.index, s.sits = uint8(part), uint32(len(p.seats)), true
+	p.seats = append(p.seats, s)
 }
 
 // leave takes a seat away and gives up its reference to the room.
 func (r *room) leave(s *seat) {
 	r.mu.Lock()
-	last := len(r.seats) - 1
-	r.seats[s.index] = r.seats[last]
-	r.seats[s.index].index = s.index
-	r.seats[last] = nil
-	r.seats = r.seats[:last]
+	if s.sits {
+		p := &r.parts[s.part]
+		last := len(p.seats) - 1
+		p.seats[s.index] = p.seats[last]
+		p.seats[s.index].index = s.index
+		p.seats[last] = nil
+		p.seats = p.seats[:last]
+		s.sits = false
+	}
 	r.mu.Unlock()
 	r.release()
 }
@@ -198,7 +258,44 @@ func (r *room) leave(s *seat) {
 func (r *room) streams() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.seats)
+	n := 0
+	for i := range r.parts {
+		n += len(r.parts[i].seats)
+	}
+	return n
+}
+
+// togetherSeats is how many of a room's streams are served by one shard, so
+// that an event of a small room wakes one writer rather than all.
+const togetherSeats = 32
+
+// shardPart chooses the part for one more stream that a shard serves.
+func (r *room) shardPart() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	best := 1 + int(r.number)%(len(r.parts)-1)
+	if len(r.parts[best].seats) < togetherSeats {
+		return best
+	}
+	for i := 1; i < len(r.parts); i++ {
+		if len(r.parts[i].seats) < len(r.parts[best].seats) {
+			best = i
+		}
+	}
+	return best
+}
+
+// bounds gives the positions of the newest event and of the oldest one kept.
+func (r *room) bounds() (head, oldest Position) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.extent.HeadPosition(), r.extent.OldestPosition()
+}
+
+func (r *room) isLive() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.live
 }
 
 // extentNow gives what the room knows of its log, and a channel that is closed

@@ -6,52 +6,70 @@ import (
 	"time"
 )
 
-// seat is a stream's, or a reader's, place in one room. While it is enrolled
-// it holds a place in the ring and is woken when that grows; before, and after
-// the ring has overtaken it, it reads the log in pages at its own pace.
+// seat is a stream's place in one room. While it is enrolled it holds a place
+// in the ring and is served when that grows; before, and after the ring has
+// overtaken it, it reads the log in pages at its own pace.
+//
+// There are as many seats as streams times rooms, so they are kept small: 48 bytes.
 type seat struct {
 	room   *room
-	reader *reader
-	index  int // in room.seats; the room's lock guards it
+	stream *Stream
 
-	at       Position // what was seen last: the seat's cursor. Owned by the reader, except in breakLocked
-	enrolled bool     // the room's lock guards it and the fields below
-	behind   bool     // it was enrolled before, and overtaken
-	checked  bool     // the room has looked at its log for the sake of this seat
-	place    uint64   // of the next frame, if enrolled
-	since    uint64   // place at which it was enrolled: ephemeral events before that are not for it
-	gap      *Gap     // to be shown before anything else
+	// at is the seat's cursor: the last event taken, or left out. Whoever drives
+	// the stream writes it, under the room's lock, and reads it without. Seats
+	// at the same event share it, so it is replaced, not changed.
+	at *Position
+
+	// The room's lock guards the fields below.
+	hole  *Gap   // to be shown before anything else; at is still before it
+	place uint64 // of the next frame, if enrolled
+	index uint32 // in its part of the room, if it sits
+	early uint16 // frames from place on that came before the seat was enrolled: ephemeral ones among them are not for it
+	part  uint8  // of the room that it sits in
+
+	sits     bool
+	enrolled bool
+	behind   bool // it was enrolled before, and overtaken
+	checked  bool // the room has looked at its log for the sake of this seat
 }
 
-// item is what a reader found next: a frame for everybody, or a gap for one.
+// item is what a seat found next: a frame for everybody, or a gap for one.
 type item struct {
-	seat  *seat
 	frame *frame
 	gap   *Gap
-	at    Position // where the seat is behind it
+	at    *Position // where the seat is behind it
+}
+
+// after is the position behind which the seat's next event comes.
+func (s *seat) after() Position {
+	if s.hole != nil {
+		return s.hole.before
+	}
+	return *s.at
 }
 
 // breakLocked takes an enrolled seat out of a history that the log no longer
 // has. The room's extent is at res.From already. Who has not seen beyond that
 // point of a truncated history has nothing to be told.
 func (s *seat) breakLocked(r *room, res Resolution) {
-	if res.Reason == ReasonTruncated && s.at.Seq <= res.From {
+	seq := s.after().Seq
+	if res.Reason == ReasonTruncated && seq <= res.From {
 		return
 	}
 	missed := int64(-1)
-	if res.Reason == ReasonPurged && res.From >= s.at.Seq {
-		missed = int64(res.From - s.at.Seq)
+	if res.Reason == ReasonPurged && res.From >= seq {
+		missed = int64(res.From - seq)
 	}
 	s.leaveGap(r.extent.Lineage, Resolution{Reason: res.Reason, From: res.From, Missed: missed})
-	s.place, s.since = r.ring.end(), r.ring.end()
+	s.place, s.early = r.ring.end(), 0
 }
 
 // leaveGap leaves a gap before the seat's next event, which is number
 // res.From+1. Where an earlier gap was not shown yet, the two become one. The
-// caller holds the room's lock, or owns a seat that is not enrolled.
+// caller holds the room's lock.
 func (s *seat) leaveGap(l Lineage, res Resolution) {
 	gap := &Gap{Room: s.room.name, After: s.at.String(), Missed: res.Missed, Reason: res.Reason, before: l.Position(res.From)}
-	if earlier := s.gap; earlier != nil {
+	if earlier := s.hole; earlier != nil {
 		gap.After = earlier.After
 		if res.Reason == ReasonTrimmed || res.Reason == ReasonSlow {
 			gap.Reason = earlier.Reason // what has been trimmed since is a part of it
@@ -63,13 +81,13 @@ func (s *seat) leaveGap(l Lineage, res Resolution) {
 			gap.Missed = -1
 		}
 	}
-	s.gap, s.at = gap, gap.before
+	s.hole = gap
 }
 
-// next appends what is due to the seat, about as much as one write should
-// carry; if that is not all, the reader is nudged. older says that the seat has
-// to read the log first.
-func (s *seat) next(items []item) (_ []item, older bool) {
+// take appends what is due to the seat, about as much as one write should
+// carry. older says that the seat has to read the log first, more that there
+// is more at once.
+func (s *seat) take(items []item) (_ []item, older, more bool) {
 	r := s.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -77,35 +95,39 @@ func (s *seat) next(items []item) (_ []item, older bool) {
 		s.enrolled, s.behind = false, true
 	}
 	if !s.enrolled && !s.enrolLocked() {
-		return items, r.opened && s.at.Seq < r.extent.Head
+		return items, r.opened && s.after().Seq < r.extent.Head, false
 	}
-	if s.gap != nil {
+	if s.hole != nil {
 		next, known := r.nextPositionLocked(s.place)
 		if !known {
-			return items, false
+			return items, false, false
 		}
-		s.gap.ResumesAt = next
-		items = append(items, item{seat: s, gap: s.gap, at: s.gap.before})
-		s.gap = nil
+		items = append(items, s.passHole(next))
 	}
 	bytes := 0
 	for ; s.place < r.ring.end() && bytes < maxWrite; s.place++ {
 		f := r.ring.at(s.place)
-		switch {
-		case f.gap != nil:
-			s.at = f.gap.before
-		case f.numbered():
-			s.at = f.event.Position
-		case s.place < s.since:
+		early := s.early > 0
+		if early {
+			s.early--
+		}
+		if f.at != nil {
+			s.at = f.at
+		} else if early {
 			continue
 		}
-		items = append(items, item{seat: s, frame: f, at: s.at})
+		items = append(items, item{frame: f, at: s.at})
 		bytes += f.cost()
 	}
-	if s.place < r.ring.end() {
-		s.reader.nudge()
-	}
-	return items, false
+	return items, false, s.place < r.ring.end()
+}
+
+// passHole gives the gap that the seat is before, and puts it behind.
+func (s *seat) passHole(next Position) item {
+	gap := s.hole
+	gap.ResumesAt = next
+	s.hole, s.at = nil, &gap.before
+	return item{gap: gap, at: s.at}
 }
 
 // maxWrite is about how many bytes of ring a stream takes at once.
@@ -141,18 +163,18 @@ func (s *seat) enrolLocked() bool {
 		}
 		s.leaveGap(r.extent.Lineage, res)
 	}
-	place, ok := r.ring.placeAfter(s.at.Seq, r.extent.Head)
+	place, ok := r.ring.placeAfter(s.after().Seq, r.extent.Head)
 	if !ok {
 		return false
 	}
-	s.place, s.since, s.enrolled, s.checked = place, r.ring.end(), true, false
+	s.place, s.early, s.enrolled, s.checked = place, uint16(r.ring.end()-place), true, false
 	return true
 }
 
 // resolve says how a seat that was under way goes on. What it has seen was in
 // the log, so it cannot be wrong: if it is beyond the head, the log has lost it.
 func (s *seat) resolve(x Extent) Resolution {
-	res := x.Resolve(At(s.at))
+	res := x.Resolve(At(s.after()))
 	switch {
 	case res.Reason == ReasonBadCursor:
 		res.Reason = ReasonTruncated
@@ -165,88 +187,48 @@ func (s *seat) resolve(x Extent) Resolution {
 // ReasonSlow is the gap of a stream that fell behind what the log keeps.
 const ReasonSlow Reason = "slow"
 
-// reader walks some rooms, each from a start of its own. One goroutine uses it.
-type reader struct {
-	hub   *Hub
-	seats []*seat
-	names []string      // of the rooms, as asked for
-	wake  chan struct{} // has a token when there may be something new
-}
-
-// nudge makes a reader look again. It does not block.
-func (rd *reader) nudge() {
-	select {
-	case rd.wake <- struct{}{}:
-	default:
-	}
-}
-
-// newReader opens the rooms and finds out where each start leads to, which may
-// take until the log has answered, at most Options.Wait. The caller closes it.
-func (h *Hub) newReader(ctx context.Context, rooms []string, starts []Start) (*reader, error) {
-	rd := &reader{hub: h, names: rooms, wake: make(chan struct{}, 1)}
-	ctx, cancel := context.WithTimeout(ctx, h.opt.Wait)
-	defer cancel()
-	for _, name := range rooms {
-		r := h.open(name)
-		s := &seat{room: r, reader: rd}
-		r.sit(s)
-		rd.seats = append(rd.seats, s)
-	}
-	for i, s := range rd.seats {
-		if err := s.begin(ctx, starts[i]); err != nil {
-			rd.close()
-			return nil, err
-		}
-	}
-	return rd, nil
-}
-
-func (rd *reader) close() {
-	for _, s := range rd.seats {
-		s.room.leave(s)
-	}
-}
-
 // begin finds the seat's first position.
 func (s *seat) begin(ctx context.Context, start Start) error {
 	r := s.room
-	refreshed := false
+	came := time.Now()
 	for {
+		linkChanged := r.hub.linkChange()
 		x, opened, live, settled := r.extentNow()
 		res := x.Resolve(start)
-		sure := live && (refreshed || !res.doubtful() || start.kind == fromBad)
+		sure := live && (!res.doubtful() || start.kind == fromBad || r.readSince(came))
 		// Cut off from the log, a room still knows the history up to its head.
-		usable := opened && !s.reachable() && (res.Reason == "" || start.kind == fromBad)
+		usable := opened && !s.downSince().IsZero() && (res.Reason == "" || start.kind == fromBad)
 		if sure || usable {
 			s.settle(start, res, x)
 			return nil
 		}
+		var again <-chan time.Time
 		if live {
-			// The cursor may come from a node that is ahead of this one.
-			r.refresh()
-			refreshed = true
-			continue
+			// The cursor may come from a node that is ahead of this one. Of a
+			// herd with such cursors one looks, and not all the time.
+			again, settled = time.After(r.refreshSoon()), nil
 		}
 		select {
+		case <-again:
 		case <-settled:
+		case <-linkChanged:
 		case <-ctx.Done():
 			if s.usableNow(start) {
 				return nil
 			}
 			return errors.Join(ErrUnavailable, context.Cause(ctx))
-		case <-s.reader.wake: // the link may have gone
 		}
 	}
 }
+
+// downSince says since when the room is out of reach; zero if it is not.
+func (s *seat) downSince() time.Time { return s.room.hub.log.DownSince(s.room.name) }
 
 // doubtful says that a room which is a little behind its log would come to the
 // same resolution, wrongly.
 func (res Resolution) doubtful() bool {
 	return res.Reason == ReasonBadCursor || res.Reason == ReasonNewHistory || res.Reason == ReasonTruncated
 }
-
-func (s *seat) reachable() bool { return s.room.hub.log.DownSince(s.room.name).IsZero() }
 
 // usableNow begins with what the room knows, though it is not sure to be up to date.
 func (s *seat) usableNow(start Start) bool {
@@ -263,77 +245,55 @@ func (s *seat) settle(start Start, res Resolution, x Extent) {
 	r := s.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.at = res.Own
+	s.at = r.sharedLocked(res.Own)
 	if res.Reason == "" {
 		return
 	}
 	s.leaveGap(x.Lineage, res)
-	s.gap.After = start.at.String()
+	s.hole.After = start.at.String()
 }
 
-// next appends what is due, in each room's order. It does not wait for events,
-// but it may wait for the log, where a seat is further back than the ring.
-func (rd *reader) next(ctx context.Context, items []item) ([]item, error) {
-	for _, s := range rd.seats {
-		var older bool
-		if items, older = s.next(items); !older {
-			continue
-		}
-		var err error
-		if items, err = s.fromLog(ctx, items); err != nil {
-			return items, err
-		}
+// sharedLocked gives a position that idle streams, most of which are at the
+// same one, keep only once.
+func (r *room) sharedLocked(p Position) *Position {
+	if r.latest == nil || *r.latest != p {
+		r.latest = &p
 	}
-	return items, nil
+	return r.latest
 }
 
-// fromLog appends a page of older events, so that the next call comes closer
-// to the ring.
-func (s *seat) fromLog(ctx context.Context, items []item) ([]item, error) {
-	p, err := s.room.page(ctx, s.at.Seq)
+// readOlder appends a page of older events, so that the seat comes closer to
+// the ring. It waits for the log.
+func (s *seat) readOlder(ctx context.Context, items []item) ([]item, error) {
+	s.room.mu.Lock()
+	after := s.after().Seq
+	s.room.mu.Unlock()
+	p, err := s.room.page(ctx, after)
 	if err != nil {
 		return items, err
 	}
-	defer s.reader.nudge() // there may be more
+	s.room.mu.Lock() // nobody else changes at and hole while the seat is not enrolled
+	defer s.room.mu.Unlock()
 	if res := s.resolve(p.extent); res.Reason != "" {
 		s.leaveGap(p.extent.Lineage, res)
 	}
-	frames := p.after(s.at.Seq)
-	if s.gap != nil {
-		if len(frames) == 0 {
-			return items, nil // it stands before its events, which come with another page, or with the ring
-		}
-		s.gap.ResumesAt = frames[0].event.Position
-		items = append(items, item{seat: s, gap: s.gap, at: s.gap.before})
-		s.gap = nil
+	frames := p.after(s.after().Seq)
+	if len(frames) == 0 {
+		return items, nil // a hole stands before its events, which come with another page, or with the ring
+	}
+	if s.hole != nil {
+		items = append(items, s.passHole(frames[0].event.Position))
 	}
 	for _, f := range frames {
-		s.at = f.event.Position
-		items = append(items, item{seat: s, frame: f, at: s.at})
+		s.at = f.at
+		items = append(items, item{frame: f, at: s.at})
 	}
 	return items, nil
 }
 
-// downSince says since when one of the rooms is out of reach; zero if none is.
-func (rd *reader) downSince() time.Time {
-	for _, s := range rd.seats {
-		if down := rd.hub.log.DownSince(s.room.name); !down.IsZero() {
-			return down
-		}
-	}
-	return time.Time{}
-}
-
-// wait returns when there may be something new, when the time is over, or with
-// the error of ctx.
-func (rd *reader) wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-rd.wake:
-	case <-timer.C:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	return nil
+// refused says that the start was a cursor which leads nowhere.
+func (s *seat) refused() bool {
+	s.room.mu.Lock()
+	defer s.room.mu.Unlock()
+	return s.hole != nil && s.hole.Reason == ReasonBadCursor
 }

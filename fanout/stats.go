@@ -57,5 +57,5 @@ func (h *Hub) Stats() *Stats { return &h.stats }
 func (h *Hub) Gauges() (streams, rooms int, ringBytes int64) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	return len(h.streams), len(h.rooms), h.ringBytes.Load()
+	return h.streams.open, len(h.rooms), h.ringBytes.Load()
 }

@@ -1,17 +1,19 @@
 package fanout
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
-	"math/rand/v2"
+	"crypto/rand"
+	"io"
+	"math"
+	mathrand "math/rand/v2"
 	"slices"
-	"strconv"
-	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
-// Conn is the client's end of a stream.
+// Conn is the client's end of a stream that has a goroutine of its own.
 type Conn interface {
 	// Write sends b at once, whole or with an error, and within a bounded
 	// time. The stream calls it from one goroutine.
@@ -23,12 +25,24 @@ type StreamOptions struct {
 	Rooms     []string
 	Starts    []Start // one for each room
 	Format    Format
-	Types     []string      // types of events to show; all if empty
-	Heartbeat time.Duration // after so long a silence; 15 s if zero
-	Beats     bool          // heartbeats are events, which scripts can see
-	Retry     time.Duration // told to the client, jittered; 2 s if zero
-	Padding   int           // bytes of comment in the first write
-	MaxAge    time.Duration // after about which the stream ends by itself; never if zero
+	Types     []string        // types of events to show; all if empty
+	Heartbeat time.Duration   // after so long a silence; 15 s if zero
+	Beats     bool            // heartbeats are events, which scripts can see
+	Retry     time.Duration   // told to the client, jittered; 2 s if zero
+	Padding   int             // bytes of comment in the first write
+	MaxAge    time.Duration   // after about which the stream ends by itself; never if zero
+	Ended     func(ByeReason) // called once, when the stream has ended; it must not block. May be nil
+}
+
+// look is the part of its options that a stream keeps. Nearly all streams look
+// like many others, and share it.
+type look struct {
+	Format    Format
+	Beats     bool
+	Heartbeat time.Duration
+	Retry     time.Duration
+	Padding   int
+	types     *[]string // that are shown; nil for all
 }
 
 // ByeReason says why a stream ends.
@@ -47,354 +61,242 @@ const (
 )
 
 // Stream is one open response that carries events to one client. Open makes
-// it; then Run is called, once.
+// it; then Run or Serve is called, once. Both have the same state machine say
+// what is due (step.go) and write it: Run from the caller's goroutine, Serve,
+// after its beginning, from a shard (shard.go).
+//
+// There are many of them, so it is kept small: 192 bytes.
 type Stream struct {
-	id     string
-	opt    StreamOptions
-	hub    *Hub
-	reader *reader
-	end    atomic.Pointer[ByeReason]
+	id    [26]byte
+	moved bool    // a seat has moved since an id was written
+	begun bool    // sluice.open was written
+	slot  uint32  // in Hub.streams
+	first seat    // in its first room
+	more  *[]seat // in the others; nil if there are none
 
-	// The fields below belong to Run.
-	shown    []Position // of each room: the last event written, or left out
-	moved    bool       // shown has moved since an id was written
-	toldDown time.Time  // the outage that the client was told of; zero if none
+	look  *look
+	ended func(ByeReason)
+	waker atomic.Pointer[waker] // of who drives it; nil before
+
+	// The fields below, and moved and begun, belong to who drives the stream.
+	toldDown int64   // the outage that the client was told of, in Unix nanoseconds; 0 if none
+	written  instant // when something was
+	deadline instant // when the stream has reached its age
+
+	end   atomic.Uint32 // why it is to end: a place in byes, plus 1; 0 if it is not to
+	links uint16        // what Hub.links was, about, when the stream last asked whether the log can be reached
+	marks mark          // of the shard's queue; the shard's lock guards them
+	away  bool          // a goroutine drives the stream, not the shard; belongs to the shard
+	timed bool          // the stream is in the shard's wheel; belongs to the shard
+
+	conn  io.Closer       // that was taken over: a net.Conn, or, once parked, an *os.File; nil when it is closed
+	raw   syscall.RawConn // of conn; nil if nothing watches it
+	terms *Terms          // of conn
+	next  *Stream         // in a slot of the shard's wheel
 }
 
 // Open finds out where the stream begins, for which it may wait for the log. It
 // fails with ErrUnavailable if that does not answer, and with ErrClosed while
-// the node shuts down. The caller owes a Run.
+// the node shuts down. The caller owes a Run or a Serve.
 func (h *Hub) Open(ctx context.Context, opt StreamOptions) (*Stream, error) {
-	if opt.Heartbeat <= 0 {
-		opt.Heartbeat = 15 * time.Second
-	}
-	if opt.Retry <= 0 {
-		opt.Retry = 2 * time.Second
-	}
-	rd, err := h.newReader(ctx, opt.Rooms, opt.Starts)
-	if err != nil {
+	s := &Stream{look: h.lookOf(opt), ended: opt.Ended}
+	copy(s.id[:], rand.Text())
+	if err := s.sitDown(ctx, h, opt.Rooms, opt.Starts); err != nil {
 		return nil, err
 	}
-	s := &Stream{id: streamID(), opt: opt, hub: h, reader: rd}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.draining {
-		rd.close()
-		return nil, ErrClosed
+	s.written, s.deadline, s.links = h.now(), h.deadline(opt.MaxAge), uint16(h.links.Load()-1)
+	if err := h.register(s); err != nil {
+		s.standUp()
+		return nil, err
 	}
-	h.streams[s] = struct{}{}
 	return s, nil
 }
 
-// ID is the stream's name, which nobody can guess.
-func (s *Stream) ID() string { return s.id }
+// sitDown opens the rooms and finds out where each start leads to, which may
+// take until the log has answered, at most Options.Wait.
+func (s *Stream) sitDown(ctx context.Context, h *Hub, rooms []string, starts []Start) error {
+	ctx, cancel := context.WithTimeout(ctx, h.opt.Wait)
+	defer cancel()
+	if len(rooms) > 1 {
+		more := make([]seat, len(rooms)-1)
+		s.more = &more
+	}
+	for i, name := range rooms {
+		seat := s.seat(i)
+		seat.room, seat.stream = h.open(name), s
+	}
+	for i := range rooms {
+		if err := s.seat(i).begin(ctx, starts[i]); err != nil {
+			s.standUp()
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Stream) standUp() {
+	for i := range s.seats() {
+		seat := s.seat(i)
+		seat.room.leave(seat)
+	}
+}
+
+// lookOf gives what a stream keeps of its options.
+func (h *Hub) lookOf(opt StreamOptions) *look {
+	l := look{
+		Format: opt.Format, Beats: opt.Beats, Padding: opt.Padding,
+		Heartbeat: cmp.Or(max(0, opt.Heartbeat), 15*time.Second), Retry: cmp.Or(max(0, opt.Retry), 2*time.Second),
+	}
+	if len(opt.Types) > 0 {
+		l.types = &opt.Types
+		return &l
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if known := h.looks[l]; known != nil {
+		return known
+	}
+	if len(h.looks) < maxLooks {
+		h.looks[l] = &l
+	}
+	return &l
+}
+
+// maxLooks bounds Hub.looks. A gateway has a handful.
+const maxLooks = 64
+
+// deadline is when a stream that begins now has reached its age, ± 20 %.
+func (h *Hub) deadline(age time.Duration) instant {
+	if age <= 0 {
+		return math.MaxInt64
+	}
+	return h.now() + instant((0.8+0.4*mathrand.Float64())*float64(age))
+}
+
+// ID is the stream's name, which nobody can guess: 26 characters.
+func (s *Stream) ID() string { return string(s.id[:]) }
+
+func (s *Stream) hub() *Hub { return s.first.room.hub }
+
+// seats counts the stream's seats, one in each of its rooms.
+func (s *Stream) seats() int {
+	if s.more == nil {
+		return 1
+	}
+	return 1 + len(*s.more)
+}
+
+func (s *Stream) seat(i int) *seat {
+	if i == 0 {
+		return &s.first
+	}
+	return &(*s.more)[i-1]
+}
 
 // End has the stream say goodbye and end. The first reason given counts.
 func (s *Stream) End(reason ByeReason) {
-	s.end.CompareAndSwap(nil, &reason)
-	s.reader.nudge()
+	s.end.CompareAndSwap(0, byeCode(reason))
+	s.nudge()
+}
+
+// byeCode is what Stream.end keeps of a reason.
+func byeCode(reason ByeReason) uint32 { return uint32(slices.Index(byes, reason) + 1) }
+
+// ending says why the stream is to end; "" if it is not to.
+func (s *Stream) ending() ByeReason {
+	if i := s.end.Load(); i > 0 {
+		return byes[i-1]
+	}
+	return ""
+}
+
+// waker makes who drives a stream look at it: a goroutine, which has a channel
+// for it, or a shard.
+type waker struct {
+	wake  chan struct{} // has a token when there may be something new
+	shard *shard
+}
+
+// nudge has the stream looked at. It does not block.
+func (s *Stream) nudge() {
+	w := s.waker.Load()
+	switch {
+	case w == nil: // who drives it will look at everything
+	case w.shard != nil:
+		w.shard.nudge(s, 0)
+	default:
+		select {
+		case w.wake <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // Run writes the stream to conn until the client is gone, ctx ends, or the
 // stream does. It returns why.
 func (s *Stream) Run(ctx context.Context, conn Conn) ByeReason {
-	defer s.close()
-	reason := s.run(ctx, conn)
-	s.hub.stats.Ended.add(byes, reason)
+	reason := s.run(ctx, connSink{conn})
+	s.finish(reason)
 	return reason
 }
 
-func (s *Stream) close() {
-	s.hub.mu.Lock()
-	delete(s.hub.streams, s)
-	s.hub.mu.Unlock()
-	s.reader.close()
-}
-
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
-
-func (s *Stream) run(ctx context.Context, conn Conn) ByeReason {
-	deadline := s.deadline()
-	var items []item
-	written := time.Now()
-	write := func(build func(b []byte) []byte) bool {
-		buf := buffers.Get().(*[]byte)
-		defer buffers.Put(buf)
-		*buf = build((*buf)[:0])
-		if len(*buf) == 0 {
-			return true
-		}
-		written = time.Now()
-		s.hub.stats.Bytes.Add(int64(len(*buf)))
-		return conn.Write(*buf) == nil
-	}
-	if !write(s.appendOpen) {
-		return ByeGone
-	}
+func (s *Stream) run(ctx context.Context, to sink) ByeReason {
+	w := s.sitAside()
 	for {
-		var err error
-		items, err = s.reader.next(ctx, items[:0])
-		if !write(func(b []byte) []byte { return s.appendDue(b, items) }) {
-			return ByeGone
+		reason, err := s.drive(ctx, to)
+		if reason != "" {
+			return reason
 		}
-		clear(items) // frames belong to the ring, not to idle streams
-		if reason := s.end.Load(); reason != nil {
-			if *reason != ByeLeft {
-				write(func(b []byte) []byte { return s.AppendBye(b, *reason) })
-			}
-			return *reason
-		}
-		now := time.Now()
-		if now.Sub(written) >= s.opt.Heartbeat && !write(s.appendBeat) {
-			return ByeGone
-		}
-		if !now.Before(deadline) {
-			s.End(ByeMaxAge)
-			continue
-		}
-		pause := min(written.Add(s.opt.Heartbeat).Sub(now), deadline.Sub(now))
+		pause := time.Duration(s.due() - s.hub().now())
 		if err != nil {
-			pause = min(pause, maxBackoff/2) // the log does not answer; its older events are still due
+			pause = min(pause, logRetry) // the log does not answer; its older events are still due
 		}
-		if s.reader.wait(ctx, pause) != nil {
+		if w.wait(ctx, pause) != nil {
 			return ByeGone
 		}
 	}
 }
 
-// deadline is when the stream has reached its age, ± 20 %.
-func (s *Stream) deadline() time.Time {
-	if s.opt.MaxAge <= 0 {
-		return time.Now().Add(100 * 365 * 24 * time.Hour)
+// logRetry is after how long the log is asked again for older events.
+const logRetry = time.Second
+
+// sitAside gives the stream to the goroutine that calls it.
+func (s *Stream) sitAside() *waker {
+	w := &waker{wake: make(chan struct{}, 1)}
+	s.waker.Store(w)
+	for i := range s.seats() {
+		seat := s.seat(i)
+		seat.room.sit(seat, 0)
 	}
-	return time.Now().Add(time.Duration((0.8 + 0.4*rand.Float64()) * float64(s.opt.MaxAge)))
+	return w
 }
 
-// appendDue appends what the reader found, and word of an outage.
-func (s *Stream) appendDue(b []byte, items []item) []byte {
-	for i := range items {
-		b = s.appendItem(b, &items[i])
+// wait returns when there may be something new, when the time is over, or with
+// the error of ctx.
+func (w *waker) wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-w.wake:
+	case <-timer.C:
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	down := s.reader.downSince()
-	switch {
-	case s.toldDown.IsZero() && !down.IsZero():
-		s.toldDown = down
-		b = s.appendOwn(b, own{name: "sluice.degraded", data: since(down)})
-	case !s.toldDown.IsZero() && down.IsZero() && s.reader.live():
-		b = s.appendOwn(b, own{name: "sluice.restored", data: since(s.toldDown)})
-		s.toldDown = time.Time{}
-	}
-	return b
+	return nil
 }
 
-func since(t time.Time) []byte {
-	b := AppendTime([]byte(`{"since":"`), t.UnixMilli())
-	return append(b, `"}`...)
+// close gives up what the stream holds of the hub.
+func (s *Stream) close() {
+	s.standUp()
+	s.hub().unregister(s)
 }
 
-// live says that every room shows what the log has.
-func (rd *reader) live() bool {
-	for _, s := range rd.seats {
-		if _, _, live, _ := s.room.extentNow(); !live {
-			return false
-		}
+// finish takes an ended stream off the books.
+func (s *Stream) finish(reason ByeReason) {
+	h := s.hub()
+	s.close()
+	h.stats.Ended.add(byes, reason)
+	if s.ended != nil {
+		s.ended(reason)
 	}
-	return true
-}
-
-func (s *Stream) appendItem(b []byte, it *item) []byte {
-	if it.gap == nil && it.frame.gap != nil {
-		it.gap = it.frame.gap
-	}
-	if it.gap != nil {
-		s.move(it)
-		s.hub.stats.Gaps.add(reasons, it.gap.Reason)
-		data, _ := it.gap.MarshalJSON() // never fails
-		s.moved = false
-		return s.appendOwn(b, own{name: "sluice.gap", data: data, id: true})
-	}
-	f := it.frame
-	if f.numbered() {
-		s.move(it)
-	}
-	if !s.wants(&f.event) {
-		s.moved = s.moved || f.numbered()
-		return b
-	}
-	s.hub.stats.Delivered.Add(1)
-	if f.numbered() {
-		s.moved = false
-	}
-	if len(s.reader.seats) == 1 {
-		return append(b, f.encoded(s.opt.Format)...)
-	}
-	b = append(b, f.open(s.opt.Format)...)
-	if s.opt.Format == NDJSON {
-		if f.numbered() {
-			b = append(b, `,"cursor":"`...)
-			b = s.appendCursor(b)
-			b = append(b, '"')
-		}
-		return append(b, "}\n"...)
-	}
-	if f.numbered() {
-		b = append(b, "id: "...)
-		b = s.appendCursor(b)
-		b = append(b, '\n')
-	}
-	return append(b, '\n')
-}
-
-func (s *Stream) move(it *item) {
-	for i, seat := range s.reader.seats {
-		if seat == it.seat {
-			s.shown[i] = it.at
-		}
-	}
-}
-
-func (s *Stream) wants(e *Event) bool {
-	if e.Exclude != "" && e.Exclude == s.id {
-		return false
-	}
-	return len(s.opt.Types) == 0 || slices.Contains(s.opt.Types, e.Type)
-}
-
-// appendCursor appends what the client is to hand back to go on from here.
-func (s *Stream) appendCursor(b []byte) []byte {
-	if len(s.shown) == 1 {
-		return s.shown[0].append(b)
-	}
-	return appendCursor(b, s.reader.names, func(i int) Position { return s.shown[i] })
-}
-
-// own is an event of ours.
-type own struct {
-	name  string
-	data  []byte
-	id    bool          // carries the cursor
-	retry time.Duration // told in its block, if positive
-	pad   int           // bytes to send besides, for those on the way that hold back little ones
-}
-
-func (s *Stream) appendOwn(b []byte, o own) []byte {
-	if s.opt.Format == NDJSON {
-		return s.appendOwnLine(b, o)
-	}
-	if o.pad > 0 {
-		b = append(b, ": "...)
-		b = appendPadding(b, o.pad)
-		b = append(b, '\n')
-	}
-	if o.retry > 0 {
-		b = append(b, "retry: "...)
-		b = strconv.AppendInt(b, o.retry.Milliseconds(), 10)
-		b = append(b, '\n')
-	}
-	b = append(b, "event: "...)
-	b = append(b, o.name...)
-	b = append(b, "\ndata: "...)
-	b = append(b, o.data...)
-	b = append(b, '\n')
-	if o.id {
-		b = append(b, "id: "...)
-		b = s.appendCursor(b)
-		b = append(b, '\n')
-	}
-	return append(b, '\n')
-}
-
-func (s *Stream) appendOwnLine(b []byte, o own) []byte {
-	b = append(b, '{')
-	if o.id {
-		b = append(b, `"id":"`...)
-		b = s.appendCursor(b)
-		b = append(b, `",`...)
-	}
-	b = append(b, `"type":"`...)
-	b = append(b, o.name...)
-	b = append(b, '"')
-	if o.retry > 0 {
-		b = append(b, `,"retry":`...)
-		b = strconv.AppendInt(b, o.retry.Milliseconds(), 10)
-	}
-	b = append(b, `,"data":`...)
-	b = append(b, o.data...)
-	b = append(b, '}')
-	return append(appendPadding(b, o.pad), '\n')
-}
-
-func appendPadding(b []byte, n int) []byte {
-	for range n {
-		b = append(b, ' ')
-	}
-	return b
-}
-
-// appendOpen appends the first event of every stream. Its id is the position
-// that the stream starts from, so that a client which saw nothing else can
-// come back all the same; on a resume it is the client's own.
-func (s *Stream) appendOpen(b []byte) []byte {
-	data := append([]byte(nil), `{"stream":"`...)
-	data = append(data, s.id...)
-	data = append(data, `","rooms":{`...)
-	s.shown = make([]Position, len(s.reader.seats))
-	for i, seat := range s.reader.seats {
-		x, _, _, _ := seat.room.extentNow()
-		s.shown[i] = seat.cursor()
-		if i > 0 {
-			data = append(data, ',')
-		}
-		data = appendString(data, seat.room.name)
-		data = append(data, `:{"head":"`...)
-		data = x.HeadPosition().append(data)
-		data = append(data, `","oldest":"`...)
-		data = x.OldestPosition().append(data)
-		data = append(data, `"}`...)
-	}
-	data = append(data, `},"heartbeat":`...)
-	data = strconv.AppendFloat(data, s.opt.Heartbeat.Seconds(), 'f', -1, 64)
-	data = append(data, '}')
-	return s.appendOwn(b, own{name: "sluice.open", data: data, id: true, retry: Jitter(s.opt.Retry), pad: s.opt.Padding})
-}
-
-// cursor is where the client is before anything was written to it: behind the
-// gap, if there is one, only when it has been told.
-func (s *seat) cursor() Position {
-	s.room.mu.Lock()
-	defer s.room.mu.Unlock()
-	if s.gap != nil {
-		if p, ok := ParsePosition(s.gap.After); ok {
-			return p
-		}
-	}
-	return s.at
-}
-
-func (s *Stream) appendBeat(b []byte) []byte {
-	if s.moved || s.opt.Beats || s.opt.Format == NDJSON {
-		beat := own{name: "sluice.beat", data: []byte("{}"), id: s.moved}
-		s.moved = false
-		return s.appendOwn(b, beat)
-	}
-	return append(b, ":\n\n"...)
-}
-
-// AppendBye appends the last event of a stream, in the stream's format.
-func (s *Stream) AppendBye(b []byte, reason ByeReason) []byte {
-	return AppendBye(b, s.opt.Format, reason, s.opt.Retry)
-}
-
-// AppendBye appends the goodbye of a stream, with the jittered time after
-// which the client should come back.
-func AppendBye(b []byte, as Format, reason ByeReason, retry time.Duration) []byte {
-	data, _ := json.Marshal(map[string]ByeReason{"reason": reason}) // never fails
-	s := Stream{opt: StreamOptions{Format: as}}
-	return s.appendOwn(b, own{name: "sluice.bye", data: data, retry: Jitter(retry)})
-}
-
-// Jitter spreads d over its half to one and a half times, so that those who
-// were sent away together do not come back together.
-func Jitter(d time.Duration) time.Duration {
-	return max(time.Millisecond, d/2+rand.N(max(d, 1)))
 }

@@ -594,6 +594,27 @@ func TestHerdCostsFewReadsOfTheLog(t *testing.T) {
 	}
 }
 
+func TestHerdWithLostCursorsCostsFewReadsOfTheLog(t *testing.T) {
+	log := &counting{Log: NewMemory(Retention{})}
+	h := runHub(t, log, Options{})
+	for i := range 100 {
+		mustAppend(t, log, "lobby", text(numbered(i+1)))
+	}
+	const herd = 1000
+	var wg sync.WaitGroup
+	begun := time.Now()
+	for range herd {
+		wg.Go(func() {
+			c := read(t, h, ofRoom("lobby", At(Position{"lost", 50})))
+			c.await(t, "all that is kept", count(102))
+		})
+	}
+	wg.Wait()
+	if n, most := log.reads(), 3+int(time.Since(begun)/refreshSpacing); n > most {
+		t.Errorf("%d reads of the log for a herd of %d in %v, want at most %d", n, herd, time.Since(begun), most)
+	}
+}
+
 // counting counts the reads of a log.
 type counting struct {
 	Log

@@ -13,13 +13,21 @@ type responseConn struct {
 	timeout time.Duration
 }
 
+// writeStep is how much a client has to take within the time-out: so little
+// that a slow one does, and one that takes nothing is found out.
+const writeStep = 16 << 10
+
 // Write implements fanout.Conn.
 func (c *responseConn) Write(b []byte) error {
-	if err := c.rc.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
-		return err
-	}
-	if _, err := c.w.Write(b); err != nil {
-		return err
+	for len(b) > 0 {
+		if err := c.rc.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
+			return err
+		}
+		n, err := c.w.Write(b[:min(len(b), writeStep)])
+		if err != nil {
+			return err
+		}
+		b = b[n:]
 	}
 	return c.rc.Flush()
 }

@@ -2,7 +2,8 @@
 // does, and what that says into responses.
 //
 //	routes.go    every route, in one list
-//	streams.go   GET on events: SSE and NDJSON streams, on connections of conn.go
+//	streams.go   GET on events: SSE and NDJSON streams
+//	takeover.go  their connections, where those are plain HTTP/1.1; elsewhere conn.go
 //	history.go   GET on events: pages of history, long polls
 //	publish.go   POST on events; body.go and batch.go read what was posted
 //	rooms.go     what is known of a room; listing, purging

@@ -32,6 +32,7 @@ type Config struct {
 type Gateway struct {
 	hub      *fanout.Hub
 	cfg      Config
+	terms    fanout.Terms // of the connections that streams take over
 	draining atomic.Bool
 	problems problemCounts
 }
@@ -48,7 +49,12 @@ func NewGateway(hub *fanout.Hub, cfg Config) *Gateway {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Gateway{hub: hub, cfg: cfg, problems: problemCounts{n: map[string]int64{}}}
+	return &Gateway{
+		hub:      hub,
+		cfg:      cfg,
+		terms:    fanout.Terms{Chunked: !cfg.CloseFraming, Timeout: cfg.WriteTimeout},
+		problems: problemCounts{n: map[string]int64{}},
+	}
 }
 
 // Drain makes the gateway say that it is not ready, and turn streams away.

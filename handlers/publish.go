@@ -15,6 +15,8 @@ type receipt struct {
 	Room string `json:"room"`
 	Type string `json:"type"`
 	At   string `json:"at"`
+
+	Replicated *bool `json:"replicated,omitempty"` // false: it was asked to be, and is not
 }
 
 func newReceipt(room string, d *fanout.Draft, position fanout.Position, at int64) receipt {
@@ -121,12 +123,16 @@ func (g *Gateway) broadcast(w http.ResponseWriter, r *http.Request, rooms []stri
 // append writes events to their rooms.
 func (g *Gateway) append(w http.ResponseWriter, r *http.Request, rooms []string, drafts []fanout.Draft, list bool) error {
 	var receipts []receipt
-	replayed := true
+	replayed, alone := true, false
 	for _, room := range rooms {
 		done, err := g.hub.Append(r.Context(), room, drafts)
 		for i, d := range done {
 			replayed = replayed && d.Replayed
-			receipts = append(receipts, newReceipt(room, &drafts[i], d.Position, d.At))
+			receipt := newReceipt(room, &drafts[i], d.Position, d.At)
+			if d.Alone {
+				alone, receipt.Replicated = true, new(bool)
+			}
+			receipts = append(receipts, receipt)
 		}
 		if err != nil {
 			return partly(err, receipts)
@@ -136,6 +142,9 @@ func (g *Gateway) append(w http.ResponseWriter, r *http.Request, rooms []string,
 	if replayed {
 		w.Header().Set("Idempotency-Replayed", "true")
 		status = http.StatusOK
+	}
+	if alone {
+		status = http.StatusAccepted // the primary has it, and would lose it alone
 	}
 	writeReceipts(w, status, receipts, list)
 	return nil

@@ -40,6 +40,9 @@ func (g *Gateway) roomsOf(r *http.Request, query url.Values) ([]string, error) {
 func roomInPath(r *http.Request) (room string, ok bool, err error) {
 	room, ok = pathValue(r, "room")
 	if room == "" && ok {
+		if strings.HasPrefix(r.URL.Path, "/rooms/") {
+			return "", false, errNotFound
+		}
 		return "", false, nil
 	}
 	if !ok || !fanout.ValidRoom(room) {

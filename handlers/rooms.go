@@ -15,7 +15,7 @@ func (g *Gateway) getRoom(w http.ResponseWriter, r *http.Request) error {
 	if _, err := g.allow(r, maySubscribe, room); err != nil {
 		return err
 	}
-	history, err := g.hub.Log().Read(r.Context(), room, -1, 0)
+	history, err := g.hub.Read(r.Context(), room, -1, 0)
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ func (g *Gateway) Handler() http.Handler {
 	r := chi.NewRouter()
 	r.Use(middleware.Recoverer, secureHeaders, g.crossOrigin, g.withoutBody)
 	r.NotFound(g.answering(func(http.ResponseWriter, *http.Request) error { return errNotFound }))
-	r.MethodNotAllowed(g.answering(func(http.ResponseWriter, *http.Request) error { return errMethod }))
+	r.MethodNotAllowed(g.answering(wrongMethod))
 
 	r.Get("/rooms/{room}/events", g.answering(g.getEvents))
 	r.Post("/rooms/{room}/events", g.answering(g.postEvents))
@@ -32,6 +32,17 @@ func (g *Gateway) Handler() http.Handler {
 		r.Method(http.MethodHead, path, g.cfg.Pages)
 	}
 	return r
+}
+
+// wrongMethod says which methods there are instead (RFC 9110, 15.5.6).
+func wrongMethod(w http.ResponseWriter, r *http.Request) error {
+	routes := chi.RouteContext(r.Context()).Routes
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {
+		if routes.Match(chi.NewRouteContext(), method, r.URL.Path) {
+			w.Header().Add("Allow", method)
+		}
+	}
+	return errMethod
 }
 
 // secureHeaders are right for every answer; the page adds its own.

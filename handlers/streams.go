@@ -42,8 +42,14 @@ func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, query url.Value
 	g.streamHeaders(w, form)
 	conn := &responseConn{w: w, rc: http.NewResponseController(w), timeout: g.cfg.WriteTimeout}
 	if err != nil {
+		g.closeFraming(w)
 		return conn.Write(g.farewell(opt.Format, err))
 	}
+	if taken, ok := takeOver(w, r); ok {
+		s.Serve(taken, g.responseHead(w.Header()), &g.terms)
+		return nil
+	}
+	g.closeFraming(w)
 	if s.Run(r.Context(), conn) == fanout.ByeGone {
 		panic(http.ErrAbortHandler) // a clean end would tell whoever is still there that all was sent
 	}
@@ -113,8 +119,12 @@ func (g *Gateway) streamHeaders(w http.ResponseWriter, form form) {
 	header.Set("Cache-Control", "no-store, no-transform")
 	header.Set("X-Accel-Buffering", "no")
 	header.Set("Content-Encoding", "identity")
+}
+
+// closeFraming has net/http end the body with the connection, if that is wanted.
+func (g *Gateway) closeFraming(w http.ResponseWriter) {
 	if g.cfg.CloseFraming {
-		header.Set("Transfer-Encoding", "identity") // net/http's word for a body that ends with its connection
+		w.Header().Set("Transfer-Encoding", "identity") // net/http's word for it
 	}
 }
 

@@ -17,7 +17,7 @@ type doctorCmd struct {
 
 	Token    string        `help:"Token to present; it needs to subscribe and publish to doctor-*." placeholder:"JWT"`
 	Proxy    string        `help:"Go through this proxy; by default HTTPS_PROXY, HTTP_PROXY and NO_PROXY say." placeholder:"URL"`
-	Idle     time.Duration `help:"How long to hold silent streams." default:"120s"`
+	Idle     time.Duration `help:"How long to hold silent streams, and to wait for anything at most." default:"120s"`
 	Quick    bool          `help:"Leave out what takes longer than a few seconds: silent streams, silent polls."`
 	Insecure bool          `help:"Do not check the gateway's certificate."`
 	JSON     bool          `name:"json" help:"Print all findings as one JSON object."`

@@ -17,6 +17,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,13 +39,14 @@ type cli struct {
 	ShowVersion versionFlag `name:"version" help:"Print the version and exit."`
 	ShowHelp    helpFlag    `name:"help" short:"h" help:"Print this help and exit."`
 
-	Serve  serveCmd  `cmd:"" help:"Run a node of the gateway."`
-	Tail   tailCmd   `cmd:"" help:"Print the events of rooms as they happen."`
-	Send   sendCmd   `cmd:"" help:"Publish events to a room."`
-	Token  tokenCmd  `cmd:"" help:"Make tokens, keys and key sets."`
-	Bench  benchCmd  `cmd:"" help:"Measure a gateway, and check what it delivers."`
-	Doctor doctorCmd `cmd:"" help:"Say what the way to a gateway does to a stream."`
-	Help   helpCmd   `cmd:"" help:"Print help about a command."`
+	Serve       serveCmd       `cmd:"" help:"Run a node of the gateway."`
+	Tail        tailCmd        `cmd:"" help:"Print the events of rooms as they happen."`
+	Send        sendCmd        `cmd:"" help:"Publish events to a room."`
+	Token       tokenCmd       `cmd:"" help:"Make tokens, keys and key sets."`
+	Bench       benchCmd       `cmd:"" help:"Measure a gateway, and check what it delivers."`
+	Doctor      doctorCmd      `cmd:"" help:"Say what the way to a gateway does to a stream."`
+	Help        helpCmd        `cmd:"" help:"Print help about a command."`
+	Healthcheck healthcheckCmd `cmd:"" help:"Ask a gateway whether it is ready."`
 }
 
 func main() {
@@ -164,13 +166,17 @@ func (versionFlag) BeforeReset(ctx *kong.Context) error {
 	return errAnswered
 }
 
-// version is what the Go tool recorded when it built this program.
+// release is the version that the linker was told: -X main.release=v1.2.3.
+var release string
+
+// version is the release, or else what the Go tool recorded when it built this
+// program.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "(unknown)"
+		return cmp.Or(release, "(unknown)")
 	}
-	text := info.Main.Version
+	text := cmp.Or(release, info.Main.Version)
 	if text == "" {
 		text = "(devel)"
 	}

@@ -24,6 +24,9 @@ type serveCmd struct {
 	Redis       string `help:"Where rooms are kept: redis://, rediss://, redis+sentinel://h1:26379,h2:26379/master. Empty: in memory, for one node." placeholder:"URL"`
 	RedisPrefix string `help:"What every key and channel in Redis begins with." default:"sluice" placeholder:"NAME"`
 
+	Ack        string        `help:"When a publication counts as done: memory, when the primary has it; replicated, when a replica has it too." enum:"memory,replicated" default:"memory" placeholder:"memory|replicated"`
+	AckTimeout time.Duration `help:"How long a publication waits for a replica; if none has it by then, the answer is 202 and says so." default:"200ms" placeholder:"TIME"`
+
 	HistoryEvents int           `help:"How many events a room keeps." default:"1000" placeholder:"N"`
 	HistoryAge    time.Duration `help:"How long a room keeps them after the last one." default:"24h" placeholder:"TIME"`
 	RingMemory    size          `help:"Memory for the newest events of all rooms." default:"256MiB" placeholder:"SIZE"`
@@ -78,7 +81,7 @@ func (c *serveCmd) check() error {
 	}{
 		{"--history-events", c.HistoryEvents > 0}, {"--history-age", c.HistoryAge > 0}, {"--ring-memory", c.RingMemory > 0},
 		{"--max-body", c.MaxBody > 0}, {"--max-rooms-per-stream", c.MaxRoomsPerStream > 0}, {"--heartbeat", c.Heartbeat > 0},
-		{"--retry", c.Retry > 0}, {"--write-timeout", c.WriteTimeout > 0}, {"--max-age", c.MaxAge >= 0}, {"--drain", c.Drain >= 0},
+		{"--retry", c.Retry > 0}, {"--write-timeout", c.WriteTimeout > 0}, {"--max-age", c.MaxAge >= 0}, {"--drain", c.Drain >= 0}, {"--ack-timeout", c.AckTimeout > 0},
 	} {
 		if !limit.ok {
 			return usagef("%s is too small", limit.name)
@@ -105,7 +108,11 @@ func (c *serveCmd) openLog(logger *slog.Logger) (log fanout.Log, closeLog func()
 	if c.Redis == "" {
 		return fanout.NewMemory(c.keep()), func() {}, nil
 	}
-	redis, err := fanout.OpenRedis(fanout.RedisOptions{URL: c.Redis, Prefix: c.RedisPrefix, Keep: c.keep(), Logger: logger})
+	opt := fanout.RedisOptions{URL: c.Redis, Prefix: c.RedisPrefix, Keep: c.keep(), Logger: logger}
+	if c.Ack == "replicated" {
+		opt.Ack = c.AckTimeout
+	}
+	redis, err := fanout.OpenRedis(opt)
 	if err != nil {
 		return nil, nil, fmt.Errorf("--redis: %w", err)
 	}
@@ -136,7 +143,7 @@ type node struct {
 // serve listens until ctx ends, or something fails, and then drains. When it
 // returns, nothing of the node runs any more.
 func (n *node) serve(ctx context.Context) error {
-	public, err := net.Listen("tcp", n.cmd.Listen)
+	public, err := listen(ctx, n.cmd.Listen, n.cmd.WriteTimeout)
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}

@@ -11,9 +11,8 @@ import (
 
 // publisher posts messages, one after the other, on one connection.
 type publisher struct {
-	run  *run
-	id   int
-	next int // its next message's number, flat out
+	run *run
+	id  int
 
 	conn     net.Conn
 	response response

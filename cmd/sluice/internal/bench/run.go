@@ -50,6 +50,9 @@ type run struct {
 // sluice.bye seems open for a moment.
 const steady = 50 * time.Millisecond
 
+// noSign is how long nothing at all may open before connecting is given up.
+const noSign = 3 * time.Second
+
 const never = time.Duration(1<<63 - 1)
 
 func newRun(p *plan) (*run, error) {
@@ -192,15 +195,15 @@ func (r *run) account(s *stream, err error) (giveUp bool) {
 			r.subscribed[s.room]--
 		}
 	}
-	giveUp = hopeless(err) || s.opens == 0 && r.publishing || s.opens > 0 && r.NoResume
+	giveUp = final(err) || s.opens == 0 && r.publishing || s.opens > 0 && r.NoResume
 	if giveUp {
 		r.gone++
 	}
 	return giveUp
 }
 
-// hopeless says that trying again would change nothing.
-func hopeless(err error) bool {
+// final says that trying again would change nothing.
+func final(err error) bool {
 	var status statusError
 	var certificate *tls.CertificateVerificationError
 	return errors.As(err, &status) && status.final() || errors.As(err, &certificate)
@@ -224,17 +227,23 @@ func (r *run) connect(ctx context.Context) error {
 		if r.away() {
 			whole = now
 		}
-		if now-whole > steady || now-since > r.Patience {
+		if now-whole > steady || now-since > r.Patience || r.hopeless(now-since) {
 			break
 		}
 		if !sleep(ctx, 2*time.Millisecond) {
-			return ctx.Err()
+			return fmt.Errorf("interrupted while connecting: %w", ctx.Err())
 		}
 	}
 	if r.open.Load() == 0 {
 		return fmt.Errorf("%w: %s", ErrNothingOpened, r.commonest())
 	}
 	return nil
+}
+
+// hopeless says that nothing has opened for a while, and that what was tried
+// has failed: a gateway that is not there need not be waited for.
+func (r *run) hopeless(quiet time.Duration) bool {
+	return quiet > noSign && r.open.Load() == 0 && r.failures.Load() > 0
 }
 
 // commonest is the error that came most often.

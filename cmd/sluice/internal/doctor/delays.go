@@ -108,7 +108,8 @@ func (x *examination) blame(ctx context.Context, f *Finding, all, bad, lines del
 		if len(bad) < len(all) {
 			f.Means += "; over HTTP/2 none does"
 		}
-		f.Do = haproxy().advice(buffers)
+		x.product = haproxy()
+		f.Do = x.product.advice(buffers)
 		return
 	}
 	if bad.missing() == 0 {
@@ -149,6 +150,7 @@ func (x *examination) looksLikeHAProxy(bad delayList) bool {
 const (
 	fillerSize  = 16 << 10
 	fillerParts = 16
+	settling    = 50 * time.Millisecond // for what a full buffer lets go
 )
 
 // measureBuffer publishes filler until something comes out at p, and says how
@@ -165,7 +167,7 @@ func (x *examination) measureBuffer(ctx context.Context, p *probe) string {
 		if err != nil || a.status/100 != 2 {
 			return ""
 		}
-		moved := p.await(ctx, x.pace.gap, func(o *observed) bool { return o.bytes > before.bytes })
+		moved := p.await(ctx, 2*x.rtt+settling, func(o *observed) bool { return o.bytes > before.bytes })
 		if moved {
 			o := p.look()
 			return fmt.Sprintf("after %d KiB more, %d bytes came at once", (n+1)*len(filler)>>10, o.bytes-before.bytes)

@@ -81,7 +81,7 @@ type Options struct {
 	Proxy    *url.URL      // to go through; nil: as the environment says
 	Insecure bool          // do not check certificates
 	Quick    bool          // leave out what takes longer than a few seconds
-	Idle     time.Duration // how long to hold silent streams; two minutes if zero
+	Idle     time.Duration // how long to hold silent streams, and to wait for anything at most; two minutes if zero
 
 	Tell  func(Progress) // if not nil; from one goroutine at a time
 	Found func(Finding)  // if not nil, called for each finding as soon as it is made
@@ -91,7 +91,8 @@ type Options struct {
 
 // pace is how patient an examination is; tests are in a hurry.
 type pace struct {
-	opening  time.Duration // for an opening event to be in time
+	opening  time.Duration // for an opening event, before clients give up
+	soon     time.Duration // the same, to be as it should
 	patience time.Duration // for anything that may still come
 	events   int           // to publish
 	gap      time.Duration // between two of them
@@ -103,6 +104,7 @@ type pace struct {
 
 func (p pace) withDefaults() pace {
 	p.opening = cmp.Or(p.opening, 5*time.Second)
+	p.soon = cmp.Or(p.soon, 500*time.Millisecond)
 	p.patience = cmp.Or(p.patience, 10*time.Second)
 	p.events = cmp.Or(p.events, 6)
 	p.gap = cmp.Or(p.gap, 300*time.Millisecond)
@@ -138,6 +140,9 @@ type examination struct {
 func Run(ctx context.Context, o Options) (*Report, error) {
 	o.Idle = cmp.Or(o.Idle, 2*time.Minute)
 	o.pace = o.pace.withDefaults()
+	for _, limit := range []*time.Duration{&o.pace.opening, &o.pace.patience, &o.pace.leaving, &o.pace.silent, &o.pace.poll} {
+		*limit = min(*limit, o.Idle)
+	}
 	var tag [6]byte
 	rand.Read(tag[:]) // never fails
 	x := &examination{Options: o, began: time.Now(), tag: hex.EncodeToString(tag[:])}

@@ -134,10 +134,10 @@ func TestProxyThatCutsStreams(t *testing.T) {
 func TestProxyThatDropsLastEventID(t *testing.T) {
 	t.Parallel()
 	srv := inFront(t, honest(t).URL, func(p *httputil.ReverseProxy) {
-		direct := p.Director
-		p.Director = func(r *http.Request) {
+		direct := p.Rewrite
+		p.Rewrite = func(r *httputil.ProxyRequest) {
 			direct(r)
-			r.Header.Del("Last-Event-ID")
+			r.Out.Header.Del("Last-Event-ID")
 		}
 	}, nil)
 	r := examine(t, srv.URL, nil)
@@ -147,13 +147,13 @@ func TestProxyThatDropsLastEventID(t *testing.T) {
 func TestProxyThatDropsTheQuery(t *testing.T) {
 	t.Parallel()
 	srv := inFront(t, honest(t).URL, func(p *httputil.ReverseProxy) {
-		direct := p.Director
-		p.Director = func(r *http.Request) {
+		direct := p.Rewrite
+		p.Rewrite = func(r *httputil.ProxyRequest) {
 			direct(r)
-			q := r.URL.Query()
+			q := r.Out.URL.Query()
 			q.Del("lastEventId")
 			q.Del("after")
-			r.URL.RawQuery = q.Encode()
+			r.Out.URL.RawQuery = q.Encode()
 		}
 	}, nil)
 	r := examine(t, srv.URL, func(o *Options) { o.Quick = true })
@@ -162,14 +162,18 @@ func TestProxyThatDropsTheQuery(t *testing.T) {
 
 func TestProxyThatHidesWhoLeft(t *testing.T) {
 	t.Parallel()
-	r := examine(t, inFront(t, honest(t).URL, nil, cling(t)).URL, nil)
+	ctx, release := context.WithCancel(t.Context())
+	defer release()
+	r := examine(t, inFront(t, honest(t).URL, nil, cling(ctx)).URL, nil)
 	want(t, r, "leaving", Bad, "not within 500 ms", "--max-age")
 	want(t, r, "prompt", OK)
 }
 
 func TestProxyThatIsLate(t *testing.T) {
 	t.Parallel()
-	srv := inFront(t, honest(t).URL, nil, func(next http.Handler) http.Handler {
+	// A heartbeat would keep this proxy busy.
+	origin := serve(t, &gateway{heartbeat: time.Hour}, nil)
+	srv := inFront(t, origin.URL, nil, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			next.ServeHTTP(&late{w, 200 * time.Millisecond}, r)
 		})

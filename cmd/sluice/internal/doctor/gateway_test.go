@@ -307,7 +307,7 @@ func serve(t *testing.T, h http.Handler, configure func(*httptest.Server)) *http
 // hurry is the pace of tests.
 func hurry() pace {
 	return pace{
-		opening: 400 * time.Millisecond, patience: 500 * time.Millisecond,
+		opening: 400 * time.Millisecond, soon: 300 * time.Millisecond, patience: time.Second,
 		events: 4, gap: 20 * time.Millisecond, prompt: 60 * time.Millisecond,
 		leaving: 500 * time.Millisecond, silent: 700 * time.Millisecond, poll: 300 * time.Millisecond,
 	}
@@ -380,4 +380,3 @@ func contains(list []string, s string) bool {
 	}
 	return false
 }
-

@@ -4,6 +4,7 @@ import (
 	"compress/gzip"
 	"context"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -30,9 +31,13 @@ func inFront(t *testing.T, origin string, change func(*httputil.ReverseProxy), w
 	t.Helper()
 	transport := &http.Transport{DisableCompression: true}
 	t.Cleanup(transport.CloseIdleConnections)
-	p := httputil.NewSingleHostReverseProxy(parse(t, origin))
-	p.Transport = transport
-	p.FlushInterval = -1
+	to := parse(t, origin)
+	p := &httputil.ReverseProxy{
+		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(to) },
+		Transport:     transport,
+		FlushInterval: -1,
+		ErrorLog:      log.New(io.Discard, "", 0),
+	}
 	if change != nil {
 		change(p)
 	}
@@ -156,17 +161,11 @@ func cut(after time.Duration) func(http.Handler) http.Handler {
 	}
 }
 
-// cling is a proxy that keeps its request to the gateway when the client has
-// gone, until the test ends.
-func cling(t *testing.T) func(http.Handler) http.Handler {
-	ctx, cancel := context.WithCancel(context.Background())
-	var requests sync.WaitGroup
-	t.Cleanup(requests.Wait)
-	t.Cleanup(cancel)
+// cling is a proxy that keeps its requests to the gateway when their clients
+// have gone, until ctx ends.
+func cling(ctx context.Context) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			requests.Add(1)
-			defer requests.Done()
 			next.ServeHTTP(&stoic{w}, r.WithContext(ctx))
 		})
 	}
@@ -225,12 +224,12 @@ func (f *forward) tunnel(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer up.Close()
-	w.WriteHeader(http.StatusOK)
 	down, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return
 	}
 	defer down.Close()
+	io.WriteString(down, "HTTP/1.1 200 OK\r\n\r\n")
 	done := make(chan struct{}, 2)
 	pipe := func(to, from net.Conn) {
 		io.Copy(to, from)

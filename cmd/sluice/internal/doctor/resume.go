@@ -43,7 +43,7 @@ func (x *examination) resumes(ctx context.Context, query url.Values, header http
 	defer p.close()
 	// Whether a cursor was understood shows in the opening event; what it is
 	// good for, in the events that follow.
-	p.await(ctx, x.pace.opening, func(o *observed) bool {
+	p.await(ctx, x.pace.patience, func(o *observed) bool {
 		return o.opening > 0 && (o.id != x.ids[0] || o.arrival(len(x.ids)-1) != nil)
 	})
 	o := p.look()

@@ -91,15 +91,27 @@ func (x *examination) judgeIdle(held []*probe) *Finding {
 		f.Figures[p.name] = figures
 	}
 	f.Seen = strings.Join(seen, "; ")
-	switch f.Level {
-	case Bad:
+	switch {
+	case f.Level == OK && x.Idle < 2*x.beat():
+		f.Means = "nothing ends streams that soon; to see what heartbeats do, hold them longer (--idle)"
+	case f.Level == Bad:
 		f.Means = "clients lose nothing, since they resume, but they reconnect that often, all day"
 		f.Do = x.product.advice(cuts)
-	case Warn:
+	case f.Level == Warn:
 		f.Means = "what does not come in time cannot tell a client that its stream lives"
 		f.Do = "see prompt; without --heartbeat at the gateway, idle streams depend on the way's patience"
 	}
 	return f
+}
+
+// beat is the gateway's heartbeat, as streams have been told; 0: none.
+func (x *examination) beat() time.Duration {
+	for _, p := range x.streams {
+		if o := p.look(); o.beat > 0 {
+			return o.beat
+		}
+	}
+	return 0
 }
 
 // stillness says what became of one silent stream.
@@ -147,6 +159,8 @@ func (x *examination) silentPoll(ctx context.Context) *Finding {
 		f.Seen = fmt.Sprintf("%s, after %s", reason(err), ms(time.Since(began)))
 	case a.status != http.StatusOK:
 		f.Seen = fmt.Sprintf("status %d after %s; %s", a.status, ms(a.took), introduction(a.header))
+	case a.took < x.pace.poll/2:
+		f.Seen = fmt.Sprintf("answered after %s, though nothing had happened", ms(a.took))
 	default:
 		f.Seen = fmt.Sprintf("answered after %s of silence", ms(a.took))
 		return f
@@ -232,6 +246,10 @@ func (x *examination) judgeLeaving(busy, silent leave) *Finding {
 		f.Level = Bad
 		f.Means = "the way does not say when a client leaves: dead streams pile up at the gateway until they reach --max-age, and members seem present"
 		f.Do = x.product.advice(hides)
+	case silent.known && silent.after == 0 && silent.limit < 3*x.beat():
+		f.Level = Warn
+		f.Means = fmt.Sprintf("the way itself does not say who left; a failed heartbeat does, later than we waited (one is due each %s)", ms(x.beat()))
+		f.Do = "wait longer to see it, with --idle; and " + x.product.advice(hides)
 	case silent.known && silent.after == 0:
 		f.Level = Warn
 		f.Means = "in silent rooms the gateway does not learn who left; dead streams stay there until an event comes, or --max-age"
