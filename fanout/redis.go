@@ -51,6 +51,7 @@ type Redis struct {
 	publish *redis.Script
 	resume  *redis.Script
 	purge   *redis.Script
+	roll    roll
 }
 
 // Limits of one exchange with Redis. A publication takes longer only if Redis
@@ -80,6 +81,7 @@ func OpenRedis(opt RedisOptions) (*Redis, error) {
 		publish: redis.NewScript(publishLua),
 		resume:  redis.NewScript(resumeLua),
 		purge:   redis.NewScript(purgeLua),
+		roll:    newRoll(),
 	}
 	r.subscriber = newSubscriber(r)
 	return r, nil
@@ -171,10 +173,11 @@ func (r *Redis) appendSome(ctx context.Context, room string, drafts []Draft) ([]
 	now := time.Now().UnixMilli()
 	keys := make([]string, 3, 3+len(drafts))
 	keys[0], keys[1], keys[2] = r.logKey(room), r.metaKey(room), r.channel(room)
+	keep := r.keep.of(room)
 	args := make([]any, 6, 6+3*len(drafts))
-	args[0], args[1] = publishCommand(r.servers), r.keep.Events
-	args[2], args[3] = r.keep.Age.Milliseconds(), r.keep.memory().Milliseconds()
-	args[4], args[5] = newEpoch(), r.keep.Keys.Milliseconds()
+	args[0], args[1] = publishCommand(r.servers), keep.Events
+	args[2], args[3] = keep.Age.Milliseconds(), keep.memory().Milliseconds()
+	args[4], args[5] = newEpoch(), keep.Keys.Milliseconds()
 	for i := range drafts {
 		d := &drafts[i]
 		print := ""
@@ -266,7 +269,7 @@ func (r *Redis) Read(ctx context.Context, room string, after int64, limit int) (
 	keys := []string{r.logKey(room), r.metaKey(room)}
 	var answer []any
 	err := r.servers.on(ctx, keys[0], func(c *redis.Client) (err error) {
-		answer, err = r.resume.RunRO(ctx, c, keys, after, limit, r.keep.Events, maxPageBytes).Slice()
+		answer, err = r.resume.RunRO(ctx, c, keys, after, limit, r.keep.of(room).Events, maxPageBytes).Slice()
 		return err
 	})
 	if err != nil {
@@ -375,7 +378,7 @@ func (r *Redis) Purge(ctx context.Context, room string) (Position, error) {
 	keys := []string{r.logKey(room), r.metaKey(room), r.channel(room)}
 	var answer []any
 	err := r.servers.on(ctx, keys[0], func(c *redis.Client) (err error) {
-		answer, err = r.purge.Run(ctx, c, keys, publishCommand(r.servers), r.keep.memory().Milliseconds(), newEpoch()).Slice()
+		answer, err = r.purge.Run(ctx, c, keys, publishCommand(r.servers), r.keep.of(room).memory().Milliseconds(), newEpoch()).Slice()
 		return err
 	})
 	if err != nil {
