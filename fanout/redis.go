@@ -45,12 +45,14 @@ type RedisOptions struct {
 // (subscriber.go); all else goes through a pool of connections.
 type Redis struct {
 	*subscriber
-	opt     RedisOptions
-	keep    Retention
-	servers servers
-	publish *redis.Script
-	resume  *redis.Script
-	purge   *redis.Script
+	opt      RedisOptions
+	keep     Retention
+	servers  servers
+	publish  *redis.Script
+	combined *combiner // of publish
+	settings []any     // the first arguments of publish; one of them is its caller's
+	resume   *redis.Script
+	purge    *redis.Script
 }
 
 // Limits of one exchange with Redis. A publication takes longer only if Redis
@@ -80,6 +82,10 @@ func OpenRedis(opt RedisOptions) (*Redis, error) {
 		publish: redis.NewScript(publishLua),
 		resume:  redis.NewScript(resumeLua),
 		purge:   redis.NewScript(purgeLua),
+	}
+	r.combined = newCombiner(r.publish)
+	r.settings = []any{
+		publishCommand(r.servers), r.keep.Events, r.keep.Age.Milliseconds(), r.keep.memory().Milliseconds(), "", r.keep.Keys.Milliseconds(),
 	}
 	r.subscriber = newSubscriber(r)
 	return r, nil
@@ -134,9 +140,9 @@ func (r *Redis) appendSome(ctx context.Context, room string, drafts []Draft) ([]
 	keys := make([]string, 3, 3+len(drafts))
 	keys[0], keys[1], keys[2] = r.logKey(room), r.metaKey(room), r.channel(room)
 	args := make([]any, 6, 6+3*len(drafts))
-	args[0], args[1] = publishCommand(r.servers), r.keep.Events
-	args[2], args[3] = r.keep.Age.Milliseconds(), r.keep.memory().Milliseconds()
-	args[4], args[5] = newEpoch(), r.keep.Keys.Milliseconds()
+	copy(args, r.settings)
+	args[4] = newEpoch()
+	var at any = now
 	for i := range drafts {
 		d := &drafts[i]
 		print := ""
@@ -145,7 +151,7 @@ func (r *Redis) appendSome(ctx context.Context, room string, drafts []Draft) ([]
 			print = hex.EncodeToString(sum[:])
 			keys = append(keys, r.keyKey(room, d))
 		}
-		args = append(args, record(now, d), print, now)
+		args = append(args, record(now, d), print, at)
 	}
 	var answer []any
 	var replicas int64
@@ -154,7 +160,7 @@ func (r *Redis) appendSome(ctx context.Context, room string, drafts []Draft) ([]
 			answer, replicas, err = r.publishReplicated(ctx, c, keys, args)
 			return err
 		}
-		answer, err = r.publish.Run(ctx, c, keys, args...).Slice()
+		answer, err = r.combined.run(ctx, c, keys, args)
 		return err
 	})
 	if err != nil {

@@ -117,6 +117,7 @@ func (r *room) appendLocked(e Event) {
 	if own := r.extent.HeadPosition().Epoch; own == e.Epoch {
 		e.Epoch = own // rather than a part of the message, which this would keep
 	}
+	e.Room = r.name // likewise
 	r.extent.Head = e.Seq
 	if keep := uint64(r.hub.opt.Keep.Events); r.extent.Head > keep {
 		r.extent.Oldest = max(r.extent.Oldest, r.extent.Head-keep+1)
