@@ -3,6 +3,7 @@ package fanout
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -104,6 +105,9 @@ func (r *room) reconcileLocked(log Extent) {
 	res := log.Resolve(At(own))
 	if len(log.Lineage) == 0 && own != Origin {
 		res = Resolution{Reason: ReasonNewHistory, Missed: -1}
+	}
+	if !slices.Equal(r.extent.Lineage, log.Lineage) {
+		r.pages.forget() // they tell of a lineage that does not know the newest epoch
 	}
 	r.extent.Lineage, r.extent.Oldest = log.Lineage, log.Oldest
 	switch res.Reason {

@@ -63,6 +63,7 @@ type Hub struct {
 
 	links     atomic.Uint32 // counts the calls of Link
 	ringBytes atomic.Int64  // of all rooms
+	leases    leases        // of the streams that have one
 }
 
 // ErrClosed says that the hub no longer opens streams.
@@ -210,8 +211,9 @@ func (h *Hub) sweep() {
 		select {
 		case <-h.ctx.Done():
 			return
-		case <-idle.C:
+		case now := <-idle.C:
 			h.closeIdle()
+			h.leases.check(now)
 		case <-check.C:
 			h.checkSilent()
 		}
@@ -324,6 +326,7 @@ func (h *Hub) register(s *Stream) error {
 }
 
 func (h *Hub) unregister(s *Stream) {
+	h.leases.remove(s)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.streams.remove(s)

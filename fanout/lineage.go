@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -127,20 +128,21 @@ func (x Extent) Resolve(start Start) Resolution {
 	case fromBad:
 		return Resolution{From: x.Head, Own: x.HeadPosition(), Reason: ReasonBadCursor, Missed: -1}
 	}
-	from, reason := x.follow(start.at)
-	missed := int64(-1)
+	common, reason := x.follow(start.at)
+	from, missed := common, int64(-1)
 	if reason == "" || reason == ReasonTruncated {
-		// A purge, or trimming, may have taken what came next.
+		// Purges, and trimming, may have taken what came next.
+		seen := reason == "" // all that start.at stands for is a part of this history
 		for _, f := range x.Lineage {
 			if f.Purged && f.Start > from && !x.reached(start.at, f) {
-				from, reason, missed = f.Start-1, ReasonPurged, int64(f.Start-1-from)
+				from, reason = f.Start-1, ReasonPurged
 			}
 		}
 		if from+1 < x.Oldest {
-			if reason == "" {
-				reason, missed = ReasonTrimmed, int64(x.Oldest-1-from)
-			}
-			from = x.Oldest - 1
+			from, reason = x.Oldest-1, cmp.Or(reason, ReasonTrimmed)
+		}
+		if seen {
+			missed = int64(from - common)
 		}
 	}
 	return Resolution{From: from, Own: start.at, Reason: reason, Missed: missed}

@@ -39,6 +39,7 @@ type Log interface {
 	// order. The first page is "", the last answers with next "".
 	Rooms(ctx context.Context, page string, limit int) (rooms []string, next string, err error)
 
+	Store
 	Follower
 	Attendant
 }

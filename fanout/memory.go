@@ -13,6 +13,7 @@ import (
 // starts empty; what it held is gone when the process ends, which clients that
 // come back are told by a gap. Use NewMemory.
 type Memory struct {
+	memoryStore
 	keep Retention
 
 	mu       sync.Mutex // guards the fields below; feed is called under it, so that events keep their order

@@ -115,6 +115,11 @@ func unavailable(doing string, err error) error {
 // Append implements Log.
 func (r *Redis) Append(ctx context.Context, room string, drafts []Draft) ([]Receipt, error) {
 	receipts := make([]Receipt, 0, len(drafts))
+	if len(drafts) > batchEvents {
+		if err := r.checkKeys(ctx, room, drafts); err != nil {
+			return receipts, err
+		}
+	}
 	for len(receipts) < len(drafts) {
 		n := min(batchEvents, len(drafts)-len(receipts))
 		some, err := r.appendSome(ctx, room, drafts[len(receipts):][:n])
@@ -127,6 +132,39 @@ func (r *Redis) Append(ctx context.Context, room string, drafts []Draft) ([]Rece
 		receipts = append(receipts, some...)
 	}
 	return receipts, nil
+}
+
+// checkKeys finds a key that was used with another body, before the first of
+// several scripts writes anything.
+func (r *Redis) checkKeys(ctx context.Context, room string, drafts []Draft) error {
+	var keys []string
+	var index []int
+	for i := range drafts {
+		if drafts[i].Key != "" {
+			keys, index = append(keys, r.keyKey(room, &drafts[i])), append(index, i)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	var known []any
+	err := r.servers.on(ctx, keys[0], func(c *redis.Client) (err error) {
+		known, err = c.MGet(ctx, keys...).Result()
+		return err
+	})
+	if err != nil {
+		return unavailable("looking keys up", err)
+	}
+	for i, value := range known {
+		text, ok := value.(string)
+		print, _, _ := strings.Cut(text, "|")
+		if sum := fingerprint(&drafts[index[i]]); ok && print != hex.EncodeToString(sum[:]) {
+			return &KeyReusedError{Index: index[i]}
+		}
+	}
+	return nil
 }
 
 func (r *Redis) appendSome(ctx context.Context, room string, drafts []Draft) ([]Receipt, error) {

@@ -35,6 +35,7 @@ func (s *Stream) step(b []byte, sc *scratch, now instant) ([]byte, outlook) {
 		sc.keep(items)
 		out.older, out.more = out.older || older, out.more || more
 	}
+	b = s.appendExpiring(b)
 	b = s.appendOutage(b)
 	if now >= s.deadline {
 		s.end.CompareAndSwap(0, byeCode(ByeMaxAge))

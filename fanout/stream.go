@@ -33,6 +33,10 @@ type StreamOptions struct {
 	MaxAge    time.Duration   // after about which the stream ends by itself; never if zero
 	Member    *Member         // as whom the client is present, and told who else comes and goes; nil: not at all
 	Ended     func(ByeReason) // called once, when the stream has ended; it must not block. May be nil
+
+	ID    string // of a stream that is open anew; a fresh one if empty
+	Turn  int    // how often it was
+	Lease Lease
 }
 
 // look is the part of its options that a stream keeps. Nearly all streams look
@@ -91,6 +95,8 @@ type Stream struct {
 	away  bool          // a goroutine drives the stream, not the shard; belongs to the shard
 	timed bool          // the stream is in the shard's wheel; belongs to the shard
 
+	expiring atomic.Bool // the client is to be told that the lease ends
+
 	conn  io.Closer       // that was taken over: a net.Conn, or, once parked, an *os.File; nil when it is closed
 	raw   syscall.RawConn // of conn; nil if nothing watches it
 	terms *Terms          // of conn
@@ -102,7 +108,7 @@ type Stream struct {
 // the node shuts down. The caller owes a Run or a Serve.
 func (h *Hub) Open(ctx context.Context, opt StreamOptions) (*Stream, error) {
 	s := &Stream{look: h.lookOf(opt), ended: opt.Ended}
-	copy(s.id[:], rand.Text())
+	copy(s.id[:], cmp.Or(opt.ID, rand.Text()))
 	if err := s.sitDown(ctx, h, opt.Rooms, opt.Starts); err != nil {
 		return nil, err
 	}
@@ -111,6 +117,7 @@ func (h *Hub) Open(ctx context.Context, opt StreamOptions) (*Stream, error) {
 		s.standUp()
 		return nil, err
 	}
+	h.leases.add(s, opt.Lease, opt.Turn)
 	h.presence.enter(ctx, s)
 	return s, nil
 }

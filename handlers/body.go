@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"math"
@@ -82,6 +83,35 @@ func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request, limit int64) 
 		return nil, errBadBody.with("It is not valid UTF-8.")
 	}
 	return body, nil
+}
+
+// maxRequest is how large a body may be that is about a stream or a ticket: a
+// token fits in.
+const maxRequest = 16 << 10
+
+// readJSON reads a body that is a JSON object into v, whose members are all
+// that it may have. A body that is empty leaves v as it is.
+func (g *Gateway) readJSON(w http.ResponseWriter, r *http.Request, v any) error {
+	as, err := kindOf(r)
+	if err != nil {
+		return err
+	}
+	if as != kindAny && as != kindJSON {
+		return errMediaType.with("Send application/json, in UTF-8 and not compressed.")
+	}
+	body, err := g.readBody(w, r, maxRequest)
+	if err != nil || len(body) == 0 {
+		return err
+	}
+	if err := checkJSON(body); err != nil {
+		return err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.DisallowUnknownFields()
+	if decoder.Decode(v) != nil {
+		return errBadBody.with("It is not an object with the members that belong here.")
+	}
+	return nil
 }
 
 // isJSON says whether data is JSON, or is an error if it claims to be and is not.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/fanout"
+	"sluice/handlers/auth"
 )
 
 // membersNow asks who is in a room.
@@ -112,18 +113,18 @@ func TestWhoIsPresentWhere(t *testing.T) {
 	g := newTestGateway(t, Config{Namespaces: map[string]Namespace{"on": {Presence: &on}, "off": {Presence: &off}}})
 	rooms := []string{"on:1", "off:1", "other:1", "off", "on"}
 	for name, tt := range map[string]struct {
-		who   identity
+		who   visitor
 		query string
 		want  *fanout.Member
 	}{
-		"open, asked":           {identity{open: true}, "presence=ann", &fanout.Member{User: "ann", Rooms: []string{"on:1", "other:1", "off", "on"}}},
-		"open, not asked":       {identity{open: true}, "", nil},
-		"token":                 {identity{subject: "ann", info: []byte(`{"n":1}`)}, "", &fanout.Member{User: "ann", Info: []byte(`{"n":1}`), Rooms: []string{"on:1"}}},
-		"token, another's name": {identity{subject: "ann"}, "presence=bob", &fanout.Member{User: "ann", Rooms: []string{"on:1"}}},
-		"no token":              {identity{}, "presence=bob", nil},
+		"open, asked":           {visitor{open: true}, "presence=ann", &fanout.Member{User: "ann", Rooms: []string{"on:1", "other:1", "off", "on"}}},
+		"open, not asked":       {visitor{open: true}, "", nil},
+		"token":                 {visitor{subject: "ann", claims: auth.Claims{Info: []byte(`{"n":1}`)}}, "", &fanout.Member{User: "ann", Info: []byte(`{"n":1}`), Rooms: []string{"on:1"}}},
+		"token, another's name": {visitor{subject: "ann"}, "presence=bob", &fanout.Member{User: "ann", Rooms: []string{"on:1"}}},
+		"no token":              {visitor{}, "presence=bob", nil},
 	} {
 		query, _ := url.ParseQuery(tt.query)
-		got, err := g.g.memberOf(query, tt.who, rooms)
+		got, err := g.g.memberOf(query, &tt.who, rooms)
 		if err != nil || !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s: %+v (%v), want %+v", name, got, err, tt.want)
 		}
@@ -173,4 +174,44 @@ func TestEphemeralNamespaceKeepsNothing(t *testing.T) {
 			t.Errorf("%s keeps %d events, want %d", room, len(got), want)
 		}
 	}
+}
+
+// With tokens a member is the token's subject, whatever the client says, on
+// any node; and whoever is revoked leaves at once.
+func TestMembersOfAGatewayWithTokensAreSubjects(t *testing.T) {
+	eachLog(t, func(t *testing.T, nodes int, open func() fanout.Log) {
+		on := true
+		cfg := withTokens(t)
+		cfg.Namespaces = map[string]Namespace{"a": {Presence: &on}}
+		n, other := startNodes(t, nodes, open, cfg)
+		ann := n.stream("/rooms/a:1/events", bearer(token(t, auth.Grant{})))
+		ann.opened()
+		bob := bearer(token(t, auth.Grant{Subject: "bob", Info: []byte(`{"name":"Bob"}`), Subscribe: []string{"a*"}}))
+		bobs := other.stream("/rooms/a:1/events?presence=ann", bob)
+		bobs.opened()
+		if b := ann.want("sluice.join"); b.data != `{"room":"a:1","user":"bob","info":{"name":"Bob"},"count":2}` {
+			t.Errorf("ann is told %q", b.data)
+		}
+		list := other.ask("GET", "/rooms/a:1/members", "", bob)
+		if list.status != 200 || !strings.Contains(list.body, `"user":"bob","info":{"name":"Bob"},"streams":1`) || !strings.Contains(list.body, `"count":2`) {
+			t.Errorf("the members are %v", list)
+		}
+		if got := n.ask("GET", "/rooms/a:1/members", ""); got.status != 401 {
+			t.Errorf("who shows no token is answered %v", got)
+		}
+		if got := n.ask("GET", "/rooms/b:1/members", "", bob); got.status != 403 {
+			t.Errorf("who may not read the room is answered %v", got)
+		}
+		admin := bearer(token(t, auth.Grant{Subject: "root", Admin: true}))
+		revoked := time.Now()
+		if got := n.ask("POST", "/revocations", `{"subject":"bob"}`, admin, "Content-Type: application/json"); got.status >= 300 {
+			t.Fatalf("revoking: %v", got)
+		}
+		if b := ann.want("sluice.leave"); b.data != `{"room":"a:1","user":"bob","info":{"name":"Bob"},"count":1}` {
+			t.Errorf("ann is told %q", b.data)
+		}
+		if took := time.Since(revoked); took > 5*time.Second {
+			t.Errorf("who was revoked left after %v", took)
+		}
+	})
 }

@@ -39,11 +39,15 @@ func (g *Gateway) postEvents(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	subject, err := g.allow(r, mayPublish, rooms...)
+	v, err := g.admit(r, mayPublish, rooms...)
 	if err != nil {
 		return err
 	}
-	base, err := draftOf(r, query, subject)
+	// The first event is paid for before its body is read.
+	if err := g.limits.spend(v, len(rooms)); err != nil {
+		return err
+	}
+	base, err := draftOf(r, query, v.subject)
 	if err != nil {
 		return err
 	}
@@ -53,6 +57,15 @@ func (g *Gateway) postEvents(w http.ResponseWriter, r *http.Request) error {
 	}
 	drafts, batch, err := g.draftsOf(w, r, base)
 	if err != nil {
+		return err
+	}
+	if err := g.limits.spend(v, (len(drafts)-1)*len(rooms)); err != nil {
+		return err
+	}
+	if err := g.limits.enterRooms(v, rooms); err != nil {
+		return err
+	}
+	if err := g.limits.inRooms(rooms, len(drafts)); err != nil {
 		return err
 	}
 	list := batch || strings.HasPrefix(r.URL.Path, "/events")

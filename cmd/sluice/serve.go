@@ -13,6 +13,7 @@ import (
 
 	"sluice/fanout"
 	"sluice/handlers"
+	"sluice/handlers/auth"
 	"sluice/static"
 )
 
@@ -43,6 +44,8 @@ type serveCmd struct {
 	Framing      string        `help:"How streams are framed: chunked, or close, which an HAProxy in front needs unless it has option http-no-delay." enum:"chunked,close" default:"chunked" placeholder:"chunked|close"`
 	Drain        time.Duration `help:"How long a node that is told to end takes to send its streams away." default:"10s" placeholder:"TIME"`
 
+	accessFlags
+
 	CORSOrigin []string `name:"cors-origin" help:"Origin whose pages may use the gateway, besides its own. May be repeated." placeholder:"ORIGIN"`
 	TLSCert    string   `name:"tls-cert" help:"Certificate chain, PEM, to serve TLS and HTTP/2." type:"existingfile" placeholder:"FILE"`
 	TLSKey     string   `name:"tls-key" help:"Its key, PEM." type:"existingfile" placeholder:"FILE"`
@@ -66,19 +69,34 @@ func (c *serveCmd) Run(ctx context.Context, p *process, file *configFile) error 
 		return &usageError{err.Error()}
 	}
 	defer closeLog()
+	cfg := c.gatewayConfig(logger)
+	cfg.Namespaces = file.gatewayNamespaces()
+	if err := c.configure(&cfg, file, logger); err != nil {
+		return err
+	}
+	if cfg.Verifier != nil {
+		defer cfg.Verifier.Close()
+	}
 	hub := fanout.NewHub(log, fanout.Options{
 		RingMemory: int(c.RingMemory), Keep: c.keep(file), Logger: logger, Presence: fanout.PresenceOptions{Names: c.MaxMembers},
 	})
-	cfg := c.gatewayConfig(logger)
-	cfg.Namespaces = file.gatewayNamespaces()
 	gateway := handlers.NewGateway(hub, cfg)
-	n := &node{cmd: c, hub: hub, gateway: gateway, logger: logger}
+	n := &node{cmd: c, hub: hub, gateway: gateway, verifier: cfg.Verifier, logger: logger}
 	return n.serve(ctx)
 }
 
 func (c *serveCmd) check() error {
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return usagef("--tls-cert and --tls-key go together")
+	}
+	trusted := http.NewCrossOriginProtection()
+	for _, origin := range c.CORSOrigin {
+		if err := trusted.AddTrustedOrigin(origin); err != nil {
+			return usagef("--cors-origin: %v; an origin is written like https://app.example", err)
+		}
+	}
+	if err := c.accessFlags.check(); err != nil {
+		return err
 	}
 	for _, limit := range []struct {
 		name string
@@ -139,16 +157,17 @@ func (c *serveCmd) gatewayConfig(logger *slog.Logger) handlers.Config {
 
 // node is a gateway that runs.
 type node struct {
-	cmd     *serveCmd
-	hub     *fanout.Hub
-	gateway *handlers.Gateway
-	logger  *slog.Logger
+	cmd      *serveCmd
+	hub      *fanout.Hub
+	gateway  *handlers.Gateway
+	verifier *auth.Verifier // nil if the gateway is open
+	logger   *slog.Logger
 }
 
 // serve listens until ctx ends, or something fails, and then drains. When it
 // returns, nothing of the node runs any more.
 func (n *node) serve(ctx context.Context) error {
-	public, err := net.Listen("tcp", n.cmd.Listen)
+	public, err := listen(ctx, n.cmd.Listen, n.cmd.WriteTimeout)
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}
@@ -161,10 +180,15 @@ func (n *node) serve(ctx context.Context) error {
 	hubCtx, stopHub := context.WithCancel(context.Background())
 	var tasks sync.WaitGroup
 	tasks.Go(func() { _ = n.hub.Run(hubCtx) }) // which ends when it is told to, only
-	servers := []*http.Server{n.server(n.gateway.Handler())}
-	tasks.Go(func() { cancel(n.serveOn(servers[0], public)) })
+	tasks.Go(func() { n.gateway.Run(hubCtx) })
+	if n.verifier != nil {
+		tasks.Go(func() { n.cmd.reload(hubCtx, n.verifier, n.logger) })
+	}
+	servers := []*http.Server{handlers.NewServer(n.gateway.Handler(), n.logger)}
+	guarded := n.gateway.Guard(public, descriptors())
+	tasks.Go(func() { cancel(n.serveOn(servers[0], guarded)) })
 	if admin != nil {
-		servers = append(servers, n.server(n.gateway.AdminHandler()))
+		servers = append(servers, handlers.NewServer(n.gateway.AdminHandler(), n.logger))
 		tasks.Go(func() { cancel(servers[1].Serve(admin)) })
 	}
 	n.announce(public.Addr(), admin)
@@ -195,19 +219,6 @@ func (n *node) listenAdmin() (net.Listener, error) {
 	return ln, nil
 }
 
-// server has the bounds that keep slow clients from holding connections: time
-// for the head here, for bodies and streams in the handlers, since a bound of
-// the whole response would cut streams.
-func (n *node) server(h http.Handler) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(n.logger.Handler(), slog.LevelDebug),
-	}
-}
-
 func (n *node) serveOn(srv *http.Server, ln net.Listener) error {
 	if n.cmd.TLSCert != "" {
 		return srv.ServeTLS(ln, n.cmd.TLSCert, n.cmd.TLSKey)
@@ -220,7 +231,10 @@ func (n *node) announce(public net.Addr, admin net.Listener) {
 	if n.cmd.TLSCert != "" {
 		scheme = "https"
 	}
-	attrs := []any{"url", scheme + "://" + public.String(), "log", "memory"}
+	attrs := []any{"url", scheme + "://" + public.String(), "log", "memory", "access", "open"}
+	if n.verifier != nil {
+		attrs[5] = "tokens"
+	}
 	if n.cmd.Redis != "" {
 		attrs[3] = "redis"
 	}
@@ -228,8 +242,8 @@ func (n *node) announce(public net.Addr, admin net.Listener) {
 		attrs = append(attrs, "admin", "http://"+admin.Addr().String())
 	}
 	n.logger.Info("serving", attrs...)
-	if tcp, ok := public.(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
-		n.logger.Warn("the gateway is OPEN: whoever can reach this address may read and publish in every room")
+	if tcp, ok := public.(*net.TCPAddr); ok && !tcp.IP.IsLoopback() && n.verifier == nil {
+		n.logger.Warn("the gateway is OPEN: whoever can reach this address may read and publish in every room; give it --jwt-secret, --jwt-key or --jwks")
 	}
 }
 
@@ -239,6 +253,9 @@ func (n *node) drain(servers []*http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), n.cmd.Drain)
 	defer cancel()
 	n.gateway.Drain()
+	for _, srv := range servers {
+		srv.SetKeepAlivesEnabled(false) // a connection closes behind an answer, rather than before a request
+	}
 	n.hub.Drain(ctx, n.cmd.Drain*8/10)
 	for _, srv := range servers {
 		if err := srv.Shutdown(ctx); err != nil {
