@@ -29,7 +29,6 @@ type Config struct {
 	BodyTimeout  time.Duration // to receive a body; 10 s if zero
 	Origins      []string      // other origins whose pages may use the gateway
 	Logger       *slog.Logger  // slog.Default() if nil
-	Namespaces   map[string]Namespace
 
 	Verifier        *auth.Verifier // judges tokens; without one the gateway is open
 	PublicSubscribe auth.Patterns  // rooms that everybody may read although there are tokens
@@ -37,6 +36,8 @@ type Config struct {
 	StrictTickets   bool           // a ticket opens one stream and never reopens it
 	TrustedProxies  []netip.Prefix // whose X-Forwarded-For counts
 	Limits          Limits
+
+	Namespaces map[string]Namespace // settings of rooms by what stands before the first colon of their names
 
 	Pages     http.Handler // what is served besides, at PagePaths; nothing if nil
 	PagePaths []string     //

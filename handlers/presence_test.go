@@ -113,18 +113,18 @@ func TestWhoIsPresentWhere(t *testing.T) {
 	g := newTestGateway(t, Config{Namespaces: map[string]Namespace{"on": {Presence: &on}, "off": {Presence: &off}}})
 	rooms := []string{"on:1", "off:1", "other:1", "off", "on"}
 	for name, tt := range map[string]struct {
-		who   visitor
+		who   identity
 		query string
 		want  *fanout.Member
 	}{
-		"open, asked":           {visitor{open: true}, "presence=ann", &fanout.Member{User: "ann", Rooms: []string{"on:1", "other:1", "off", "on"}}},
-		"open, not asked":       {visitor{open: true}, "", nil},
-		"token":                 {visitor{subject: "ann", claims: auth.Claims{Info: []byte(`{"n":1}`)}}, "", &fanout.Member{User: "ann", Info: []byte(`{"n":1}`), Rooms: []string{"on:1"}}},
-		"token, another's name": {visitor{subject: "ann"}, "presence=bob", &fanout.Member{User: "ann", Rooms: []string{"on:1"}}},
-		"no token":              {visitor{}, "presence=bob", nil},
+		"open, asked":           {identity{open: true}, "presence=ann", &fanout.Member{User: "ann", Rooms: []string{"on:1", "other:1", "off", "on"}}},
+		"open, not asked":       {identity{open: true}, "", nil},
+		"token":                 {identity{subject: "ann", info: []byte(`{"n":1}`)}, "", &fanout.Member{User: "ann", Info: []byte(`{"n":1}`), Rooms: []string{"on:1"}}},
+		"token, another's name": {identity{subject: "ann"}, "presence=bob", &fanout.Member{User: "ann", Rooms: []string{"on:1"}}},
+		"no token":              {identity{}, "presence=bob", nil},
 	} {
 		query, _ := url.ParseQuery(tt.query)
-		got, err := g.g.memberOf(query, &tt.who, rooms)
+		got, err := g.g.memberOf(query, tt.who, rooms)
 		if err != nil || !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s: %+v (%v), want %+v", name, got, err, tt.want)
 		}

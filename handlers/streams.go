@@ -64,11 +64,11 @@ func (g *Gateway) open(r *http.Request, query url.Values, opt fanout.StreamOptio
 	if err != nil {
 		return nil, err
 	}
+	if opt.Member, err = g.memberOf(query, v.identity(), opt.Rooms); err != nil {
+		return nil, err
+	}
 	if g.draining.Load() {
 		return nil, fanout.ErrClosed
-	}
-	if opt.Member, err = g.memberOf(query, v, opt.Rooms); err != nil {
-		return nil, err
 	}
 	p, err := g.enter(v, &opt)
 	if err != nil {
