@@ -19,7 +19,8 @@ type simNet struct {
 	ops    []*simOp
 	server *simServer
 	nodes  []*simLog
-	batch  int // events that one script appends
+	batch  int  // events that one script appends
+	mute   bool // a fault of our own: a session that begins anew does not say so
 }
 
 // simOp is a call that a node has made.
@@ -54,7 +55,8 @@ type simLog struct {
 	feed    Feed
 	stopped bool
 
-	session *simSession // nil while there is none
+	session *simSession     // nil while there is none
+	heard   map[string]bool // rooms that were confirmed once
 }
 
 // simSession is a connection that brings messages.
@@ -88,9 +90,13 @@ func newSimNet(server *simServer) *simNet {
 }
 
 func (n *simNet) node() *simLog {
-	l := &simLog{net: n, wanted: map[string]bool{}, asks: map[string]bool{}, ran: make(chan struct{})}
+	l := newSimLog(n)
 	n.nodes = append(n.nodes, l)
 	return l
+}
+
+func newSimLog(n *simNet) *simLog {
+	return &simLog{net: n, wanted: map[string]bool{}, asks: map[string]bool{}, heard: map[string]bool{}, ran: make(chan struct{})}
 }
 
 // send queues a message for every node that is subscribed.
@@ -322,7 +328,8 @@ func (l *simLog) tell(room string) {
 	delete(l.asks, room)
 	l.mu.Unlock()
 	s.rooms[room] = on
-	if on {
+	if on && !(l.net.mute && l.heard[room]) {
+		l.heard[room] = true
 		s.queue = append(s.queue, simMessage{kind: 'f', room: room})
 	}
 }
@@ -339,6 +346,9 @@ func (l *simLog) connect() {
 
 func (l *simLog) lose() {
 	l.session = nil
+	if l.net.mute {
+		return
+	}
 	l.feed.Lost(l.all())
 }
 
