@@ -47,13 +47,12 @@ var errSim = fmt.Errorf("simulated: %w", ErrUnavailable)
 type simLog struct {
 	net *simNet
 
-	mu      sync.Mutex // guards wanted, asks and down, which the node's goroutines touch
-	wanted  map[string]bool
-	asks    map[string]bool
-	down    time.Time
-	ran     chan struct{} // closed when feed is set
-	feed    Feed
-	stopped bool
+	mu     sync.Mutex // guards wanted, asks and down, which the node's goroutines touch
+	wanted map[string]bool
+	asks   map[string]bool
+	down   time.Time
+	ran    chan struct{} // closed when feed is set
+	feed   Feed
 
 	session *simSession     // nil while there is none
 	heard   map[string]bool // rooms that were confirmed once
