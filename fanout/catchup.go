@@ -98,49 +98,69 @@ func (r *room) take(h History, begun time.Time) (done bool) {
 }
 
 // reconcileLocked compares the history that the room has shown with the one
-// that the log has now. Where the log has lost events, or never had them, each
-// seat that has seen them is told so, before anything later; the others are not.
+// that the log has now. Where the log has lost events, or deleted them, each
+// seat that has seen them, or is to miss them, loses its place in the ring, and
+// finds its way into the new history by itself; the others go on.
 func (r *room) reconcileLocked(log Extent) {
-	own := r.extent.HeadPosition()
-	res := log.Resolve(At(own))
-	if len(log.Lineage) == 0 && own != Origin {
-		res = Resolution{Reason: ReasonNewHistory, Missed: -1}
+	own := r.extent
+	common, related := own.common(log)
+	res := Resolution{Reason: ReasonNewHistory, From: log.Oldest - 1}
+	if related {
+		res = log.Resolve(At(common))
 	}
+	parted := common.Seq < own.Head || own.only(log, own.HeadPosition())
 	if !slices.Equal(r.extent.Lineage, log.Lineage) {
 		r.pages.forget() // they tell of a lineage that does not know the newest epoch
 	}
 	r.extent.Lineage, r.extent.Oldest = log.Lineage, log.Oldest
-	switch res.Reason {
-	case "":
+	if !parted && res.Reason == "" {
 		return
-	case ReasonTrimmed:
+	}
+	if parted {
+		r.hub.ringBytes.Add(-int64(r.ring.cut(common.Seq)))
+	}
+	whole := res.Reason != ReasonPurged && res.Reason != ReasonNewHistory && r.ring.reaches(common.Seq)
+	if !whole {
+		r.hub.ringBytes.Add(-int64(r.ring.clear()))
+	}
+	if res.Reason == ReasonTrimmed {
 		// This node was away for longer than the log keeps what it missed.
-		before := log.Lineage.Position(res.From)
-		gap := &Gap{Room: r.name, After: own.String(), Missed: res.Missed, Reason: ReasonOutage, before: before}
+		gap := &Gap{Room: r.name, After: own.Lineage.Position(common.Seq).String(), Missed: res.Missed, Reason: ReasonOutage, before: log.Lineage.Position(res.From)}
 		if res.From < log.Head {
 			gap.ResumesAt = log.Lineage.Position(res.From + 1)
 		}
-		r.extent.Head = res.From
-		r.pushLocked(&frame{gap: gap, seq: own.Seq, at: &gap.before})
-		return
-	case ReasonTruncated, ReasonBadCursor:
-		// What a node has seen was in the log, so it lies beyond the head only
-		// if the log has lost it.
-		r.hub.ringBytes.Add(-int64(r.ring.cut(res.From)))
-		res.Reason = ReasonTruncated
-	default:
-		r.hub.ringBytes.Add(-int64(r.ring.clear()))
+		r.pushLocked(&frame{gap: gap, seq: common.Seq, at: &gap.before})
 	}
-	r.pages.forget()
 	r.extent.Head = res.From
+	if !parted && res.Reason == ReasonTrimmed {
+		return
+	}
+	r.rememberLocked(own)
+	r.pages.forget()
 	for i := range r.parts {
 		for _, s := range r.parts[i].seats {
-			if s.is(enrolled) {
-				s.breakLocked(r, res)
+			switch {
+			case !s.is(enrolled):
+			case !whole || s.hole != nil || s.at.Seq > common.Seq || own.only(log, *s.at):
+				s.state = s.state&^enrolled | checked
+			default:
+				s.early = min(s.early, uint16(r.ring.end()-s.place))
 			}
 		}
 	}
 }
+
+// rememberLocked keeps a history that the log may not know any more, for the
+// seats that have seen it.
+func (r *room) rememberLocked(x Extent) {
+	if len(r.past) == pastKept {
+		r.past = slices.Delete(r.past, 0, 1)
+	}
+	r.past = append(r.past, x)
+}
+
+// pastKept is how many histories a room remembers that its log has forgotten.
+const pastKept = 8
 
 // checkSilent compares rooms of which nothing was heard for a while with the
 // log: an event whose message was lost shows by the head's number.

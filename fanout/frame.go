@@ -58,6 +58,15 @@ func (f *frame) numbered() bool { return f.gap == nil && f.event.Epoch != "" }
 // ephemeral says that the frame is an event that no log keeps.
 func (f *frame) ephemeral() bool { return f.gap == nil && f.event.Epoch == "" }
 
+// leadsTo is the number of the last event that is not ahead any more of who
+// has seen the frame.
+func (f *frame) leadsTo() uint64 {
+	if f.gap != nil {
+		return f.gap.before.Seq
+	}
+	return f.seq
+}
+
 // cost is about what the frame takes of a ring's memory.
 func (f *frame) cost() int { return 256 + 2*(len(f.event.Data)+len(f.event.From)) }
 

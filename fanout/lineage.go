@@ -102,10 +102,10 @@ type Extent struct {
 
 // HeadPosition is the position of the newest event, or Origin.
 func (x Extent) HeadPosition() Position {
-	if len(x.Lineage) == 0 {
-		return Origin
+	if n := len(x.Lineage); n > 0 && x.Lineage[n-1].Start <= x.Head {
+		return Position{Epoch: x.Lineage[n-1].Epoch, Seq: x.Head}
 	}
-	return Position{Epoch: x.Lineage[len(x.Lineage)-1].Epoch, Seq: x.Head}
+	return x.Lineage.Position(x.Head) // a room that catches up may know of epochs ahead of it
 }
 
 // OldestPosition is the position of the oldest event kept; the head's if none is.
@@ -202,4 +202,37 @@ func (x Extent) follow(p Position) (from uint64, reason Reason) {
 		return x.Head, ReasonBadCursor
 	}
 	return x.Oldest - 1, ReasonNewHistory
+}
+
+// common gives the last position that the history of x shares with that of
+// log, under a name that log knows; ok is false if they share none.
+func (x Extent) common(log Extent) (p Position, ok bool) {
+	if len(x.Lineage) == 0 {
+		return Origin, true
+	}
+	last := x.Head
+	for i := len(x.Lineage) - 1; i >= 0; i-- {
+		f := x.Lineage[i]
+		if log.Lineage.has(f.Epoch) {
+			from, _ := log.follow(Position{f.Epoch, last})
+			return Position{f.Epoch, min(from, last)}, true
+		}
+		last = min(last, f.Start-1)
+	}
+	return Position{}, false
+}
+
+// only says that p is of an epoch which x knows, and log does not.
+func (x Extent) only(log Extent, p Position) bool {
+	return x.Lineage.has(p.Epoch) && !log.Lineage.has(p.Epoch)
+}
+
+// until gives the history of x up to p, which is a part of it.
+func (x Extent) until(p Position) Extent {
+	i := slices.IndexFunc(x.Lineage, func(f Fork) bool { return f.Epoch == p.Epoch })
+	return Extent{Lineage: x.Lineage[:i+1], Head: p.Seq, Oldest: x.Oldest}
+}
+
+func (l Lineage) has(epoch string) bool {
+	return slices.ContainsFunc(l, func(f Fork) bool { return f.Epoch == epoch })
 }

@@ -26,6 +26,13 @@ func eachLog(t *testing.T, f func(t *testing.T, open openLog)) {
 	t.Run("Memory", func(t *testing.T) {
 		f(t, func(t *testing.T, keep Retention) Log { return NewMemory(keep) })
 	})
+	t.Run("Simulated", func(t *testing.T) {
+		f(t, func(t *testing.T, keep Retention) Log {
+			net := newSimNet(newSimServer(keep))
+			net.auto = true
+			return net.node()
+		})
+	})
 	t.Run("Redis", func(t *testing.T) {
 		server := redistest.Start(t)
 		f(t, func(t *testing.T, keep Retention) Log {
@@ -60,6 +67,8 @@ func runHub(t *testing.T, log Log, opt Options) *Hub {
 		opt.Keep = log.keep
 	case *Redis:
 		opt.Keep = log.keep
+	case *simLog:
+		opt.Keep = log.net.server.keep
 	}
 	h := NewHub(log, opt)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -224,7 +224,7 @@ func (m *Memory) Read(_ context.Context, room string, after int64, limit int) (H
 		return h, nil
 	}
 	bytes := 0
-	for _, e := range r.events[first-h.Oldest:] {
+	for _, e := range r.events[first-(h.Head+1-uint64(len(r.events))):] {
 		if len(h.Events) == limit || bytes >= maxPageBytes {
 			break
 		}
@@ -234,8 +234,11 @@ func (m *Memory) Read(_ context.Context, room string, after int64, limit int) (H
 	return h, nil
 }
 
+// extent is what the room tells of itself. Events of epochs that the lineage
+// has forgotten could not be told from another history's, so they count as deleted.
 func (r *memoryRoom) extent() Extent {
-	return Extent{Lineage: slices.Clone(r.lineage), Head: r.head, Oldest: r.head + 1 - uint64(len(r.events))}
+	oldest := r.head + 1 - uint64(len(r.events))
+	return Extent{Lineage: slices.Clone(r.lineage), Head: r.head, Oldest: max(oldest, r.lineage[0].Start)}
 }
 
 // Heads implements Log.

@@ -2,7 +2,7 @@ package fanout
 
 import (
 	"context"
-	"strconv"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -20,6 +20,7 @@ type page struct {
 	extent Extent   // of the log, when it was read
 	frames []*frame // consecutive
 	read   time.Time
+	age    int // of the pages, before it was read
 }
 
 // after gives the frames behind number seq, if they begin with seq+1.
@@ -66,10 +67,10 @@ func (p *pages) find(begin, seq uint64) (page, bool) {
 	return got, true
 }
 
-func (p *pages) keep(begin uint64, fresh page, age int) {
+func (p *pages) keep(begin uint64, fresh page) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if age != p.age {
+	if fresh.age != p.age {
 		return
 	}
 	if p.kept == nil {
@@ -105,8 +106,9 @@ func (r *room) pageFrom(ctx context.Context, begin, seq uint64) (page, error) {
 	if p, ok := r.pages.find(begin, seq); ok {
 		return p, nil
 	}
-	flight := r.hub.flights.DoChan(r.name+" "+strconv.FormatUint(begin, 10), func() (any, error) {
-		age := r.pages.now()
+	// Nobody joins a read that began before the history changed.
+	age := r.pages.now()
+	flight := r.hub.flights.DoChan(fmt.Sprint(r.name, " ", begin, " ", age), func() (any, error) {
 		ctx, cancel := context.WithTimeout(r.hub.ctx, commandTimeout)
 		defer cancel()
 		r.hub.stats.PagesRead.Add(1)
@@ -115,7 +117,8 @@ func (r *room) pageFrom(ctx context.Context, begin, seq uint64) (page, error) {
 			return nil, err
 		}
 		fresh := newPage(h)
-		r.pages.keep(begin, fresh, age)
+		fresh.age = age
+		r.pages.keep(begin, fresh)
 		return fresh, nil
 	})
 	select {

@@ -59,11 +59,16 @@ func (r *ring) placeAfter(seq, head uint64) (place uint64, ok bool) {
 	return r.base + uint64(i), true
 }
 
+// reaches says that the newest frame leads to number seq.
+func (r *ring) reaches(seq uint64) bool {
+	return len(r.frames) > 0 && r.frames[len(r.frames)-1].leadsTo() == seq
+}
+
 // cut drops the newest frames, down to the event seq, because the log went
 // on differently from there. It returns how many bytes that freed.
 func (r *ring) cut(seq uint64) (freed int) {
 	n := len(r.frames)
-	for n > 0 && r.frames[n-1].seq > seq {
+	for n > 0 && r.frames[n-1].leadsTo() > seq {
 		n--
 		freed += r.frames[n].cost()
 		r.frames[n] = nil

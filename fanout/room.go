@@ -25,6 +25,7 @@ type room struct {
 	mu        sync.Mutex // guards the fields below and the seats
 	ring      ring
 	extent    Extent        // of the log, as far as the ring has come
+	past      []Extent      // that it had, until the log lost what was shown
 	parts     []part        // the seats, by who serves them
 	opened    bool          // the log was read once, so that extent means something
 	following bool          // the subscription is confirmed

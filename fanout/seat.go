@@ -3,6 +3,7 @@ package fanout
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -37,6 +38,7 @@ const (
 	enrolled                       // see seat
 	behind                         // it was enrolled before, and overtaken
 	checked                        // the room has looked at its log for the sake of this seat
+	stuck                          // it waits until the room has, which believed that there was more
 )
 
 func (s *seat) is(what seatState) bool { return s.state&what != 0 }
@@ -56,41 +58,19 @@ func (s *seat) after() Position {
 	return *s.at
 }
 
-// breakLocked takes an enrolled seat out of a history that the log no longer
-// has. The room's extent is at res.From already. Who has not seen beyond that
-// point of a truncated history has nothing to be told.
-func (s *seat) breakLocked(r *room, res Resolution) {
-	seq := s.after().Seq
-	if res.Reason == ReasonTruncated && seq <= res.From {
-		return
-	}
-	missed := int64(-1)
-	if res.Reason == ReasonPurged && res.From >= seq {
-		missed = int64(res.From - seq)
-	}
-	s.leaveGap(r.extent.Lineage, Resolution{Reason: res.Reason, From: res.From, Missed: missed})
-	s.place, s.early = r.ring.end(), 0
-}
-
 // leaveGap leaves a gap before the seat's next event, which is number
-// res.From+1. Where an earlier gap was not shown yet, the two become one. The
-// caller holds the room's lock.
+// res.From+1. The caller holds the room's lock.
 func (s *seat) leaveGap(l Lineage, res Resolution) {
 	gap := &Gap{Room: s.room.name, After: s.at.String(), Missed: res.Missed, Reason: res.Reason, before: l.Position(res.From)}
-	if earlier := s.hole; earlier != nil {
-		gap.After = earlier.After
-		if res.Reason == ReasonTrimmed || res.Reason == ReasonSlow {
-			gap.Reason = earlier.Reason // what has been trimmed since is a part of it
-		}
-		if gap.Missed >= 0 {
-			gap.Missed += max(earlier.Missed, 0)
-		}
-		if earlier.Missed < 0 {
-			gap.Missed = -1
-		}
+	if s.astray() {
+		gap.After, gap.Missed, gap.Reason = s.hole.After, -1, s.hole.Reason
 	}
 	s.hole = gap
 }
+
+// astray says that the seat came with a cursor which leads nowhere, and is to
+// be told so: it goes on from where the head was then.
+func (s *seat) astray() bool { return s.hole != nil && s.hole.Reason == ReasonBadCursor }
 
 // take appends what is due to the seat, about as much as one write should
 // carry. older says that the seat has to read the log first, more that there
@@ -103,7 +83,7 @@ func (s *seat) take(items []item) (_ []item, older, more bool) {
 		s.state = s.state&^enrolled | behind
 	}
 	if !s.is(enrolled) && !s.enrolLocked() {
-		return items, r.opened && s.after().Seq < r.extent.Head, false
+		return items, s.olderLocked(), false
 	}
 	if s.hole != nil {
 		next, known := r.nextPositionLocked(s.place)
@@ -128,6 +108,15 @@ func (s *seat) take(items []item) (_ []item, older, more bool) {
 		bytes += f.cost()
 	}
 	return items, false, s.place < r.ring.end()
+}
+
+// olderLocked says that the log has what the seat needs next.
+func (s *seat) olderLocked() bool {
+	r := s.room
+	if r.live {
+		s.state &^= stuck
+	}
+	return !s.is(enrolled) && !s.is(stuck) && r.opened && s.after().Seq < r.extent.Head
 }
 
 // passHole gives the gap that the seat is before, and puts it behind.
@@ -160,7 +149,8 @@ func (s *seat) enrolLocked() bool {
 	if !r.opened {
 		return false
 	}
-	if res := s.resolve(r.extent); res.Reason != "" {
+	res := s.resolve(r.extent)
+	if res.Reason != "" {
 		if r.live && !s.is(checked) && res.Reason != ReasonTrimmed && res.Reason != ReasonSlow {
 			// The seat may have read from the log what has not come here yet.
 			s.state |= checked
@@ -169,8 +159,9 @@ func (s *seat) enrolLocked() bool {
 		if !r.live {
 			return false
 		}
-		s.leaveGap(r.extent.Lineage, res)
 	}
+	s.state &^= checked
+	s.goOn(r.extent.Lineage, res)
 	place, ok := r.ring.placeAfter(s.after().Seq, r.extent.Head)
 	if !ok {
 		return false
@@ -182,21 +173,60 @@ func (s *seat) enrolLocked() bool {
 	for place > opened && r.ring.at(place-1).ephemeral() {
 		place-- // it came between the opening and now
 	}
-	s.place, s.early, s.state = place, uint16(max(opened, place)-place), s.state&^checked|enrolled
+	s.place, s.early, s.state = place, uint16(max(opened, place)-place), s.state|enrolled
 	return true
 }
 
 // resolve says how a seat that was under way goes on. What it has seen was in
 // the log, so it cannot be wrong: if it is beyond the head, the log has lost it.
+// A gap that was not shown yet does not count, since the history that it leads
+// to may be no more.
 func (s *seat) resolve(x Extent) Resolution {
-	res := x.Resolve(At(s.after()))
+	at := *s.at
+	if s.astray() {
+		at = s.hole.before
+	}
+	res := x.Resolve(At(at))
 	switch {
 	case res.Reason == ReasonBadCursor:
 		res.Reason = ReasonTruncated
+	case res.Reason == ReasonNewHistory:
+		return s.room.recallLocked(at, x, res)
 	case res.Reason == ReasonTrimmed && s.is(behind):
 		res.Reason = ReasonSlow
 	}
 	return res
+}
+
+// recallLocked resolves a position of which the log knows nothing any more: if
+// the room remembers how it came about, by where the histories part.
+func (r *room) recallLocked(p Position, x Extent, unknown Resolution) Resolution {
+	for _, past := range slices.Backward(append(slices.Clip(r.past), r.extent)) {
+		if !past.Lineage.has(p.Epoch) {
+			continue
+		}
+		common, related := past.until(p).common(x)
+		if !related {
+			continue
+		}
+		res := x.Resolve(At(common))
+		if res.Reason != ReasonPurged {
+			res.Reason = ReasonTruncated
+		}
+		res.Own, res.Missed = p, -1
+		return res
+	}
+	return unknown
+}
+
+// goOn has the seat go on as was resolved.
+func (s *seat) goOn(l Lineage, res Resolution) {
+	switch {
+	case res.Reason != "":
+		s.leaveGap(l, res)
+	case !s.astray():
+		s.hole = nil
+	}
 }
 
 // ReasonSlow is the gap of a stream that fell behind what the log keeps.
@@ -266,6 +296,7 @@ func (s *seat) settle(start Start, res Resolution, x Extent) {
 	}
 	s.leaveGap(x.Lineage, res)
 	s.hole.After = start.at.String()
+	s.state |= checked // begin has seen to it
 }
 
 // sharedLocked gives a position that idle streams, most of which are at the
@@ -280,21 +311,30 @@ func (r *room) sharedLocked(p Position) *Position {
 // readOlder appends a page of older events, so that the seat comes closer to
 // the ring. It waits for the log.
 func (s *seat) readOlder(ctx context.Context, items []item) ([]item, error) {
-	s.room.mu.Lock()
+	r := s.room
+	r.mu.Lock()
 	after := s.after().Seq
-	s.room.mu.Unlock()
-	p, err := s.room.page(ctx, after)
+	r.mu.Unlock()
+	p, err := r.page(ctx, after)
 	if err != nil {
 		return items, err
 	}
-	s.room.mu.Lock() // nobody else changes at and hole while the seat is not enrolled
-	defer s.room.mu.Unlock()
-	if res := s.resolve(p.extent); res.Reason != "" {
-		s.leaveGap(p.extent.Lineage, res)
+	r.mu.Lock() // nobody else changes at and hole while the seat is not enrolled
+	defer r.mu.Unlock()
+	if p.age != r.pages.now() {
+		return items, nil // it is of a history that is no more
 	}
+	s.goOn(p.extent.Lineage, s.resolve(p.extent))
 	frames := p.after(s.after().Seq)
 	if len(frames) == 0 {
-		return items, nil // a hole stands before its events, which come with another page, or with the ring
+		// The room believes that there is more, and the log has nothing. Asking
+		// again at once would help nobody: the room is to look first.
+		s.state |= stuck
+		r.catchUpLocked()
+		return items, nil
+	}
+	if own := (Extent{Lineage: r.extent.Lineage}); p.extent.only(own, p.extent.HeadPosition()) {
+		r.rememberLocked(p.extent) // which the room may never get to see
 	}
 	if s.hole != nil {
 		items = append(items, s.passHole(frames[0].event.Position))
@@ -303,6 +343,7 @@ func (s *seat) readOlder(ctx context.Context, items []item) ([]item, error) {
 		s.at = f.at
 		items = append(items, item{frame: f, at: s.at})
 	}
+	s.state &^= checked // the seat may be ahead of the room now
 	return items, nil
 }
 

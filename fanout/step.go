@@ -81,7 +81,7 @@ func (s *Stream) readOlder(ctx context.Context, b []byte, sc *scratch) ([]byte, 
 func (s *seat) behindRing() bool {
 	s.room.mu.Lock()
 	defer s.room.mu.Unlock()
-	return !s.is(enrolled) && s.room.opened && s.after().Seq < s.room.extent.Head
+	return s.olderLocked()
 }
 
 // drive steps until nothing is due, and writes. It returns why the stream has

@@ -21,6 +21,9 @@ local function number(entry) return tonumber(string.match(entry[1], '^%d+')) end
 local oldest = head + 1
 local first = redis.call('XRANGE', KEYS[1], string.format('%.0f', math.max(1, head - keep + 1)) .. '-0', '+', 'COUNT', 1)
 if first[1] then oldest = number(first[1]) end
+-- The lineage remembers only so many epochs. Events of those before it could
+-- not be told from another history's, so they count as deleted.
+oldest = math.max(oldest, tonumber(string.match(meta[4], ':(%d+)')))
 
 local answer = {meta[1], head, meta[4], oldest, meta[3] == run and 0 or 1}
 local after, limit, room = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
