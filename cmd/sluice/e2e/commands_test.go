@@ -1,11 +1,8 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"sluice/fanout/redistest"
 )
@@ -102,84 +100,135 @@ func dataOf(t *testing.T, lines string) []string {
 	return texts
 }
 
-// quickStart is what the README tells people to type, against a gateway at
-// 127.0.0.1:8080, and what they are to see.
-var quickStart = []struct {
+// example is a command that the README tells people to type.
+type example struct {
 	command string
-	want    string // a regular expression for the output
-}{
-	{`curl -d hello http://127.0.0.1:8080/rooms/lobby/events`, `^{"id":"[0-9a-z]+-1","room":"lobby","type":"message","at":".*Z"}\n$`},
-	{`curl -N http://127.0.0.1:8080/rooms/lobby/events`, `event: sluice.open\ndata: {.*}\nid: [0-9a-z]+-\d+\n\n`},
-	{`curl -N 'http://127.0.0.1:8080/rooms/lobby/events?after=earliest'`, `\ndata: hello\nid: [0-9a-z]+-1\n\n`},
-	{`curl -N -H 'Accept: application/x-ndjson' 'http://127.0.0.1:8080/rooms/lobby/events?last=1'`, `\n{"id":"[0-9a-z]+-1","room":"lobby",.*"data":"hello"}\n`},
-	{`curl -N 'http://127.0.0.1:8080/events?room=lobby&room=news&after=earliest'`, `\ndata: {.*"room":"lobby".*"data":"hello"}\nid: lobby=[0-9a-z]+-1,news=`},
-	{`curl 'http://127.0.0.1:8080/rooms/lobby/events?limit=10'`, `^{"events":\[{.*"data":"hello"}\],"next":"[0-9a-z]+-1"}\n$`},
-	{`curl http://127.0.0.1:8080/rooms/lobby`, `^{.*"head":"[0-9a-z]+-1".*}\n$`},
-	{`curl -H 'Idempotency-Key: order-17' -H 'Content-Type: application/json' -d '{"n":17}' http://127.0.0.1:8080/rooms/lobby/events`, `"id":"[0-9a-z]+-2"`},
-	{`curl -H 'Idempotency-Key: order-17' -H 'Content-Type: application/json' -d '{"n":17}' http://127.0.0.1:8080/rooms/lobby/events`, `"id":"[0-9a-z]+-2"`},
-	{`curl -d hello 'http://127.0.0.1:8080/events?room=lobby&room=news'`, `^{"events":\[{.*"room":"lobby".*},{.*"room":"news".*}\]}\n$`},
-	{`curl 'http://127.0.0.1:8080/rooms/lobby/events?wait=5s&after=earliest'`, `^{"events":\[.*"data":{"n":17}`},
-	{`curl -X DELETE http://127.0.0.1:8080/rooms/news/events`, ``},
-	{`go run ./cmd/sluice send lobby hello`, ``},
-	{`go run ./cmd/sluice tail lobby --after earliest`, `hello`},
+	want    string // a regular expression for what it prints
+	endless bool   // until it is stopped
 }
 
-// TestQuickStart runs the commands in their order, from the top of the project,
-// against a gateway started as the README says.
-func TestQuickStart(t *testing.T) {
+// examples are all commands of the README that talk to a gateway on this
+// machine, in their order. Lines that go on are joined.
+var examples = []example{
+	{command: "curl -N http://127.0.0.1:8080/rooms/lobby/events", want: `event: sluice.open\ndata: {.*}\nid: 0-0\n\n`, endless: true},
+	{command: "curl -d hello http://127.0.0.1:8080/rooms/lobby/events", want: `^{"id":"[0-9a-z]+-1","room":"lobby","type":"message","at":".*Z"}\n$`},
+	{command: "curl -N 'http://127.0.0.1:8080/rooms/lobby/events?after=earliest'", want: `\ndata: hello\nid: [0-9a-z]+-1\n\n`, endless: true},
+	{command: "curl -N 'http://127.0.0.1:8080/events?room=lobby&room=news'", want: `\nid: lobby=[0-9a-z]+-1,news=0-0\n\n`, endless: true},
+	{command: "curl -N -H 'Accept: application/x-ndjson' http://127.0.0.1:8080/rooms/lobby/events", want: `^{"id":"[0-9a-z]+-1","type":"sluice.open",`, endless: true},
+	{command: "curl 'http://127.0.0.1:8080/rooms/lobby/events?limit=20'", want: `^{"events":\[{.*"data":"hello"}\],"next":"[0-9a-z]+-1"}\n$`},
+	{command: "curl 'http://127.0.0.1:8080/rooms/lobby/events?wait=25s'", want: `^{"events":\[`},
+	{command: "curl -d 'hello' http://127.0.0.1:8080/rooms/lobby/events", want: `-2","room":"lobby"`},
+	{command: `curl -H 'Content-Type: application/json' -d '{"app":"shop","version":"1.4.2"}' 'http://127.0.0.1:8080/rooms/lobby/events?type=deploy'`, want: `-3","room":"lobby","type":"deploy"`},
+	{command: `printf '{"data":"one"}\n{"data":{"n":2},"type":"step"}\n' | curl -H 'Content-Type: application/x-ndjson' --data-binary @- http://127.0.0.1:8080/rooms/lobby/events`, want: `^{"events":\[{.*-4",.*},{.*-5",.*"type":"step",.*}\]}\n$`},
+	{command: "curl -H 'Idempotency-Key: order-1042' -d 'paid' http://127.0.0.1:8080/rooms/orders/events", want: `-1","room":"orders"`},
+	{command: "curl -d 'ann' 'http://127.0.0.1:8080/rooms/lobby/events?type=typing&ephemeral=true'", want: `^{"room":"lobby","type":"typing","at":`},
+	{command: "sluice tail lobby", want: `an event for tail`, endless: true},
+	{command: "sluice tail lobby news --last 10 --json", want: `(?s)-1","room":"lobby".*-5","room":"lobby"`, endless: true},
+	{command: "sluice tail lobby --exec 'jq -r .data' --state lobby.state", want: `an event for tail`, endless: true},
+	{command: "sluice send lobby 'hello from a shell'"},
+	{command: `sluice send lobby --type deploy --json '{"app":"shop","version":"1.4.2"}'`},
+	{command: `printf 'one\ntwo\n' | sluice send lobby`},
+	{command: "sluice doctor --quick http://127.0.0.1:8080", want: `(?m)^ok +reach `},
+	{command: "sluice bench --streams 100 --rooms 10 --duration 2s", want: `nothing lost, doubled`},
+}
+
+// TestTheReadmesCommandsWork types what the README says, in its order, at a
+// gateway started as it says.
+func TestTheReadmesCommandsWork(t *testing.T) {
 	t.Parallel() // it mostly waits
+	commands := readmeCommands(t)
 	addr := freeAddr(t)
-	serve := exec.Command("go", "run", "./cmd/sluice", "serve", "--listen", addr, "--admin=")
+	serve := exec.Command("go", "run", "./cmd/sluice", "serve", "--listen", addr, "--admin=", "--publish-rate=0")
 	serve.Dir = top
 	gateway := launch(t, serve)
 	gateway.await(t, gateway.err, `"msg":"serving"`)
-	for _, c := range quickStart {
-		cmd := exec.Command("sh", "-c", strings.ReplaceAll(c.command, "127.0.0.1:8080", addr))
-		cmd.Dir, cmd.Env = top, append(os.Environ(), "SLUICE_URL=http://"+addr)
-		p := launch(t, cmd)
-		if want := regexp.MustCompile(c.want); c.want != "" {
-			p.awaitThat(t, p.out, c.want, want.MatchString)
+	dir := t.TempDir()
+	for i, e := range examples {
+		if i >= len(commands) || commands[i] != e.command {
+			t.Fatalf("command %d of README.md is not %q; what it says and what is tried here must be the same:\n%s", i, e.command, strings.Join(commands, "\n"))
 		}
-		if strings.Contains(c.command, " -N") || strings.Contains(c.command, " tail ") {
-			p.kill(t) // it would go on for ever
-			continue
-		}
-		p.wait(t, 0)
-		if out := p.out.String(); strings.Contains(out, "urn:sluice:") {
-			t.Errorf("%s: %s", c.command, out)
-		}
+		cmd := exec.Command("sh", "-c", strings.ReplaceAll(e.command, "127.0.0.1:8080", addr))
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "SLUICE_URL=http://"+addr, "PATH="+filepath.Dir(program)+string(os.PathListSeparator)+os.Getenv("PATH"))
+		e.try(t, launch(t, cmd), "http://"+addr)
+	}
+	if len(commands) > len(examples) {
+		t.Errorf("README.md says to type this, and no test does; add it to examples: %q", commands[len(examples):])
 	}
 	if page := curl(t, "http://"+addr+"/"); !strings.Contains(page, "<title>") {
 		t.Errorf("the page is %.200q", page)
 	}
-	gateway.signal(t, syscall.SIGTERM)
-	<-gateway.done
 }
 
-// TestTheReadmesCommandsAreTried: what people copy must have been run.
-func TestTheReadmesCommandsAreTried(t *testing.T) {
-	readme, err := os.ReadFile(filepath.Join(top, "README.md"))
-	if errors.Is(err, fs.ErrNotExist) {
-		t.Log("there is no README.md yet")
+// try sees to it that a command does what it is to do.
+func (e *example) try(t *testing.T, p *process, gateway string) {
+	t.Helper()
+	want := regexp.MustCompile(e.want)
+	if !e.endless {
+		p.wait(t, 0)
+		if out := p.out.String(); !want.MatchString(out) || strings.Contains(out, "urn:sluice:") {
+			t.Errorf("%s printed %q, want %s", e.command, out, e.want)
+		}
 		return
 	}
+	if strings.Contains(e.want, "an event for tail") {
+		// It begins with what comes, and does not say when it is there.
+		speak(t, p, gateway+"/rooms/lobby/events?ephemeral=true", want)
+	}
+	p.awaitThat(t, p.out, e.want, want.MatchString)
+	p.kill(t)
+}
+
+// speak publishes until a process has printed that it heard.
+func speak(t *testing.T, p *process, url string, heard *regexp.Regexp) {
+	t.Helper()
+	client := newClient()
+	defer client.CloseIdleConnections()
+	every := time.NewTicker(200 * time.Millisecond)
+	defer every.Stop()
+	for range 200 {
+		if heard.MatchString(p.out.String()) {
+			return
+		}
+		post(t, client, url, "text/plain", "an event for tail", http.StatusAccepted)
+		<-every.C
+	}
+}
+
+// comment is what a shell ignores at the end of a line.
+var comment = regexp.MustCompile(`\s+#.*$`)
+
+// readmeCommands gives the commands in the README that need but a gateway on
+// this machine.
+func readmeCommands(t *testing.T) []string {
+	t.Helper()
+	readme, err := os.ReadFile(filepath.Join(top, "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for block := range bytes.SplitSeq(readme, []byte("\n```sh\n")) {
-		code, _, _ := bytes.Cut(block, []byte("\n```"))
-		for line := range strings.Lines(string(code) + "\n") {
-			command := strings.TrimSpace(line)
-			if !strings.HasPrefix(command, "curl ") || !strings.Contains(command, "127.0.0.1:8080") {
-				continue
-			}
-			tried := slices.ContainsFunc(quickStart, func(c struct{ command, want string }) bool { return c.command == command })
-			if !tried {
-				t.Errorf("README.md says to type this, and no test does; add it to quickStart: %s", command)
-			}
+	var commands []string
+	begun := ""
+	for line := range strings.Lines(string(readme)) {
+		code, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "    ")
+		if !ok {
+			begun = ""
+			continue
+		}
+		command := begun + strings.TrimSpace(comment.ReplaceAllString(code, ""))
+		if rest, ok := strings.CutSuffix(command, `\`); ok || strings.HasSuffix(command, "|") {
+			begun = strings.TrimSpace(rest) + " "
+			continue
+		}
+		begun = ""
+		if local.MatchString(command) && !strings.Contains(command, "https:") {
+			commands = append(commands, command)
 		}
 	}
+	return commands
 }
+
+// local are the commands that are tried here; other tests start nodes.
+var local = regexp.MustCompile(`^(curl|printf|sluice (tail|send|doctor|bench)) `)
 
 func TestHealthTellsALiveNodeFromAReadyOne(t *testing.T) {
 	t.Parallel() // it mostly waits
