@@ -6,8 +6,9 @@
 #	CI=true ./test.sh          no result from the cache
 #
 # The tests run real programs: Redis, Sentinel, Chromium, nginx, HAProxy, curl,
-# Caddy, systemd-analyze. What is missing is installed, on Debian as root; otherwise this says
-# what to type. Caddy and staticcheck go to a cache of their own.
+# Caddy, systemd-analyze. What is missing is installed, on Debian as root;
+# otherwise this says what to type. Caddy and staticcheck go to a cache of their
+# own.
 set -euo pipefail
 cd "$(dirname "$0")"
 
