@@ -70,7 +70,7 @@ func (sh *shard) collect(p *part) (more bool, fresh int64) {
 	end := r.ring.end()
 	for _, seat := range p.seats {
 		s := seat.stream
-		if s.away || seat.enrolled && seat.place == end && seat.hole == nil && s.toldDown == 0 {
+		if s.away || seat.is(enrolled) && seat.place == end && seat.hole == nil && s.toldDown == 0 {
 			continue
 		}
 		if !seat.plainLocked() {
@@ -99,7 +99,7 @@ func (sh *shard) collect(p *part) (more bool, fresh int64) {
 // ring, and nothing else.
 func (s *seat) plainLocked() bool {
 	st := s.stream
-	return s.enrolled && s.hole == nil && s.early == 0 && s.place >= s.room.ring.base &&
+	return s.is(enrolled) && s.hole == nil && s.early == 0 && s.place >= s.room.ring.base &&
 		st.more == nil && st.look.types == nil && st.toldDown == 0 && !st.moved
 }
 
@@ -122,7 +122,7 @@ func (bs *batches) from(r *room, place uint64, as Format, chunked bool) *batch {
 	b.place, b.as, b.chunked, b.at, b.odd = place, as, chunked, nil, false
 	for bytes := 0; place < r.ring.end() && bytes < maxWrite; place++ {
 		f := r.ring.at(place)
-		b.odd = b.odd || f.gap != nil || f.event.Exclude != ""
+		b.odd = b.odd || f.gap != nil || f.event.Exclude != "" || f.event.movement != nil
 		if f.at != nil {
 			b.at = f.at
 		}

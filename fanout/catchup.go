@@ -61,7 +61,7 @@ func (r *room) beginCatchUp() (after int64, limit int, ok bool) {
 	}
 	r.dirty = false
 	if !r.opened {
-		return -int64(r.hub.opt.RingEvents), r.hub.opt.RingEvents, true
+		return -int64(r.atHand), r.atHand, true
 	}
 	return int64(r.extent.Head), pageEvents, true
 }
@@ -75,7 +75,7 @@ func (r *room) take(h History, begun time.Time) (done bool) {
 	if opening {
 		r.opened = true
 		r.extent = h.Extent
-		r.extent.Head = max(h.Head-min(h.Head, uint64(r.hub.opt.RingEvents)), h.Oldest-1)
+		r.extent.Head = max(h.Head-min(h.Head, uint64(r.atHand)), h.Oldest-1)
 	} else {
 		r.reconcileLocked(h.Extent)
 	}
@@ -141,7 +141,7 @@ func (r *room) reconcileLocked(log Extent) {
 	r.extent.Head = res.From
 	for i := range r.parts {
 		for _, s := range r.parts[i].seats {
-			if s.enrolled {
+			if s.is(enrolled) {
 				s.breakLocked(r, res)
 			}
 		}
@@ -187,11 +187,12 @@ func (h *Hub) checkSilent() {
 func (r *room) silent(now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.live && now.Sub(r.lastEvent) > r.hub.opt.Keep.Age && r.extent.Oldest <= r.extent.Head {
+	if r.live && now.Sub(r.lastEvent) > r.keep.Age && r.extent.Oldest <= r.extent.Head {
 		r.hub.ringBytes.Add(-int64(r.ring.clear()))
 		r.extent.Oldest = r.extent.Head + 1
 	}
-	return r.live && now.Sub(r.lastEvent) >= r.hub.opt.Check
+	// Half of the time between two checks, so that none takes almost two of them.
+	return r.live && now.Sub(r.lastEvent) >= r.hub.opt.Check/2
 }
 
 func (r *room) head() Position {

@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -40,6 +41,7 @@ type Log interface {
 
 	Store
 	Follower
+	Attendant
 }
 
 // Follower is a log's way of telling a node what happens in the rooms that
@@ -101,6 +103,21 @@ type Retention struct {
 	Events int           // newest events; 1000 if zero
 	Age    time.Duration // how long after the last one; 24 h if zero
 	Keys   time.Duration // how long an idempotency key is remembered; 10 min if zero
+
+	// Rooms says what is kept of a room, where that depends on it; nil where it
+	// does not. What it leaves zero is as above.
+	Rooms func(room string) Retention
+}
+
+// of is what is kept of a room, all of it said.
+func (r Retention) of(room string) Retention {
+	if r.Rooms == nil {
+		return r.withDefaults()
+	}
+	own := r.Rooms(room)
+	return Retention{
+		Events: cmp.Or(own.Events, r.Events), Age: cmp.Or(own.Age, r.Age), Keys: cmp.Or(own.Keys, r.Keys),
+	}.withDefaults()
 }
 
 func (r Retention) withDefaults() Retention {

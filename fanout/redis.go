@@ -45,12 +45,15 @@ type RedisOptions struct {
 // (subscriber.go); all else goes through a pool of connections.
 type Redis struct {
 	*subscriber
-	opt     RedisOptions
-	keep    Retention
-	servers servers
-	publish *redis.Script
-	resume  *redis.Script
-	purge   *redis.Script
+	opt      RedisOptions
+	keep     Retention
+	servers  servers
+	publish  *redis.Script
+	combined *combiner // of publish
+	settings []any     // what settingsOf gives for rooms of which nothing else is said
+	resume   *redis.Script
+	purge    *redis.Script
+	roll     roll
 }
 
 // Limits of one exchange with Redis. A publication takes longer only if Redis
@@ -80,7 +83,10 @@ func OpenRedis(opt RedisOptions) (*Redis, error) {
 		publish: redis.NewScript(publishLua),
 		resume:  redis.NewScript(resumeLua),
 		purge:   redis.NewScript(purgeLua),
+		roll:    newRoll(),
 	}
+	r.combined = newCombiner(r.publish)
+	r.settings = r.settingsOf(r.keep)
 	r.subscriber = newSubscriber(r)
 	return r, nil
 }
@@ -132,6 +138,17 @@ func (r *Redis) Append(ctx context.Context, room string, drafts []Draft) ([]Rece
 	return receipts, nil
 }
 
+// settingsOf gives the first arguments of publish, of which the fifth is its
+// caller's. They are the same for nearly all rooms, and made once for those.
+func (r *Redis) settingsOf(keep Retention) []any {
+	if r.settings != nil && keep.Events == r.keep.Events && keep.Age == r.keep.Age && keep.Keys == r.keep.Keys {
+		return r.settings
+	}
+	return []any{
+		publishCommand(r.servers), keep.Events, keep.Age.Milliseconds(), keep.memory().Milliseconds(), "", keep.Keys.Milliseconds(),
+	}
+}
+
 // checkKeys finds a key that was used with another body, before the first of
 // several scripts writes anything.
 func (r *Redis) checkKeys(ctx context.Context, room string, drafts []Draft) error {
@@ -171,10 +188,11 @@ func (r *Redis) appendSome(ctx context.Context, room string, drafts []Draft) ([]
 	now := time.Now().UnixMilli()
 	keys := make([]string, 3, 3+len(drafts))
 	keys[0], keys[1], keys[2] = r.logKey(room), r.metaKey(room), r.channel(room)
+	keep := r.keep.of(room)
 	args := make([]any, 6, 6+3*len(drafts))
-	args[0], args[1] = publishCommand(r.servers), r.keep.Events
-	args[2], args[3] = r.keep.Age.Milliseconds(), r.keep.memory().Milliseconds()
-	args[4], args[5] = newEpoch(), r.keep.Keys.Milliseconds()
+	copy(args, r.settingsOf(keep))
+	args[4] = newEpoch()
+	var at any = now
 	for i := range drafts {
 		d := &drafts[i]
 		print := ""
@@ -183,7 +201,7 @@ func (r *Redis) appendSome(ctx context.Context, room string, drafts []Draft) ([]
 			print = hex.EncodeToString(sum[:])
 			keys = append(keys, r.keyKey(room, d))
 		}
-		args = append(args, record(now, d), print, now)
+		args = append(args, record(now, d), print, at)
 	}
 	var answer []any
 	var replicas int64
@@ -192,7 +210,7 @@ func (r *Redis) appendSome(ctx context.Context, room string, drafts []Draft) ([]
 			answer, replicas, err = r.publishReplicated(ctx, c, keys, args)
 			return err
 		}
-		answer, err = r.publish.Run(ctx, c, keys, args...).Slice()
+		answer, err = r.combined.run(ctx, c, keys, args)
 		return err
 	})
 	if err != nil {
@@ -266,7 +284,7 @@ func (r *Redis) Read(ctx context.Context, room string, after int64, limit int) (
 	keys := []string{r.logKey(room), r.metaKey(room)}
 	var answer []any
 	err := r.servers.on(ctx, keys[0], func(c *redis.Client) (err error) {
-		answer, err = r.resume.RunRO(ctx, c, keys, after, limit, r.keep.Events, maxPageBytes).Slice()
+		answer, err = r.resume.RunRO(ctx, c, keys, after, limit, r.keep.of(room).Events, maxPageBytes).Slice()
 		return err
 	})
 	if err != nil {
@@ -375,7 +393,7 @@ func (r *Redis) Purge(ctx context.Context, room string) (Position, error) {
 	keys := []string{r.logKey(room), r.metaKey(room), r.channel(room)}
 	var answer []any
 	err := r.servers.on(ctx, keys[0], func(c *redis.Client) (err error) {
-		answer, err = r.purge.Run(ctx, c, keys, publishCommand(r.servers), r.keep.memory().Milliseconds(), newEpoch()).Slice()
+		answer, err = r.purge.Run(ctx, c, keys, publishCommand(r.servers), r.keep.of(room).memory().Milliseconds(), newEpoch()).Slice()
 		return err
 	})
 	if err != nil {

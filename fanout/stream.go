@@ -31,6 +31,7 @@ type StreamOptions struct {
 	Retry     time.Duration   // told to the client, jittered; 2 s if zero
 	Padding   int             // bytes of comment in the first write
 	MaxAge    time.Duration   // after about which the stream ends by itself; never if zero
+	Member    *Member         // as whom the client is present, and told who else comes and goes; nil: not at all
 	Ended     func(ByeReason) // called once, when the stream has ended; it must not block. May be nil
 
 	ID    string // of a stream that is open anew; a fresh one if empty
@@ -47,6 +48,7 @@ type look struct {
 	Retry     time.Duration
 	Padding   int
 	types     *[]string // that are shown; nil for all
+	member    *Member   // nil if the client is none
 }
 
 // ByeReason says why a stream ends.
@@ -69,7 +71,7 @@ const (
 // what is due (step.go) and write it: Run from the caller's goroutine, Serve,
 // after its beginning, from a shard (shard.go).
 //
-// There are many of them, so it is kept small: 192 bytes.
+// There are many of them, so it is kept small: 200 bytes.
 type Stream struct {
 	id    [26]byte
 	moved bool    // a seat has moved since an id was written
@@ -88,7 +90,7 @@ type Stream struct {
 	deadline instant // when the stream has reached its age
 
 	end   atomic.Uint32 // why it is to end: a place in byes, plus 1; 0 if it is not to
-	links uint16        // what Hub.links was, about, when the stream last asked whether the log can be reached
+	links uint8         // what Hub.links was, about, when the stream last asked whether the log can be reached
 	marks mark          // of the shard's queue; the shard's lock guards them
 	away  bool          // a goroutine drives the stream, not the shard; belongs to the shard
 	timed bool          // the stream is in the shard's wheel; belongs to the shard
@@ -110,12 +112,13 @@ func (h *Hub) Open(ctx context.Context, opt StreamOptions) (*Stream, error) {
 	if err := s.sitDown(ctx, h, opt.Rooms, opt.Starts); err != nil {
 		return nil, err
 	}
-	s.written, s.deadline, s.links = h.now(), h.deadline(opt.MaxAge), uint16(h.links.Load()-1)
+	s.written, s.deadline, s.links = h.now(), h.deadline(opt.MaxAge), uint8(h.links.Load()-1)
 	if err := h.register(s); err != nil {
 		s.standUp()
 		return nil, err
 	}
 	h.leases.add(s, opt.Lease, opt.Turn)
+	h.presence.enter(ctx, s)
 	return s, nil
 }
 
@@ -153,9 +156,12 @@ func (h *Hub) lookOf(opt StreamOptions) *look {
 	l := look{
 		Format: opt.Format, Beats: opt.Beats, Padding: opt.Padding,
 		Heartbeat: cmp.Or(max(0, opt.Heartbeat), 15*time.Second), Retry: cmp.Or(max(0, opt.Retry), 2*time.Second),
+		member: opt.Member.checked(),
 	}
 	if len(opt.Types) > 0 {
 		l.types = &opt.Types
+	}
+	if l.types != nil || l.member != nil {
 		return &l
 	}
 	h.mu.Lock()
@@ -294,6 +300,7 @@ func (w *waker) wait(ctx context.Context, d time.Duration) error {
 
 // close gives up what the stream holds of the hub.
 func (s *Stream) close() {
+	s.hub().presence.exit(s)
 	s.standUp()
 	s.hub().unregister(s)
 }

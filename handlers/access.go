@@ -45,6 +45,11 @@ func (v *visitor) lease() fanout.Lease {
 	return fanout.Lease{Owner: v.subject, Since: v.claims.IssuedAt, Until: v.claims.Expires}
 }
 
+// identity is what the visitor proves of themselves to other members.
+func (v *visitor) identity() identity {
+	return identity{subject: v.subject, info: v.claims.Info, open: v.open}
+}
+
 // identify says who asks. A request without a token is nobody's, and may be
 // allowed something all the same; one with a token that is not valid is refused
 // whatever it asks for, so that nobody loses rights without noticing.

@@ -38,6 +38,8 @@ type Config struct {
 	TrustedProxies  []netip.Prefix // whose X-Forwarded-For counts
 	Limits          Limits
 
+	Namespaces map[string]Namespace // settings of rooms by what stands before the first colon of their names
+
 	Pages     http.Handler // what is served besides, at PagePaths; nothing if nil
 	PagePaths []string     //
 }

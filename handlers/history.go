@@ -70,6 +70,10 @@ func (g *Gateway) poll(r *http.Request, query url.Values, v *visitor, rooms []st
 	if err != nil {
 		return fanout.Page{}, err
 	}
+	// Who polls again within the grace was here all the time.
+	if opt.Member, err = g.memberOf(query, v.identity(), rooms); err != nil {
+		return fanout.Page{}, err
+	}
 	if g.draining.Load() {
 		return fanout.Page{}, errDraining
 	}

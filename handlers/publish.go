@@ -1,9 +1,11 @@
 package handlers
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -70,7 +72,7 @@ func (g *Gateway) postEvents(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	list := batch || strings.HasPrefix(r.URL.Path, "/events")
-	if ephemeral {
+	if ephemeral || g.allEphemeral(rooms) {
 		return g.broadcast(w, r, rooms, drafts, list)
 	}
 	if err := g.append(w, r, rooms, drafts, list); err != nil {
@@ -144,9 +146,9 @@ func (g *Gateway) append(w http.ResponseWriter, r *http.Request, rooms []string,
 	var receipts []receipt
 	replayed, alone := true, false
 	for _, room := range rooms {
-		done, err := g.hub.Append(r.Context(), room, drafts)
+		done, err := g.publish(r.Context(), room, drafts)
 		for i, d := range done {
-			replayed = replayed && d.Replayed
+			replayed = replayed && (d.Replayed || d.Position == fanout.Position{})
 			receipt := newReceipt(room, &drafts[i], d.Position, d.At)
 			if d.Alone {
 				alone, receipt.Replicated = true, new(bool)
@@ -169,6 +171,31 @@ func (g *Gateway) append(w http.ResponseWriter, r *http.Request, rooms []string,
 	return nil
 }
 
+// publish appends events, or, where their room keeps nothing, sends them only.
+func (g *Gateway) publish(ctx context.Context, room string, drafts []fanout.Draft) ([]fanout.Receipt, error) {
+	if !g.namespace(room).Ephemeral {
+		return g.hub.Append(ctx, room, drafts)
+	}
+	var done []fanout.Receipt
+	for i := range drafts {
+		at, err := g.hub.Broadcast(ctx, room, drafts[i])
+		if err != nil {
+			return done, err
+		}
+		done = append(done, fanout.Receipt{At: at})
+	}
+	return done, nil
+}
+
+func (g *Gateway) allEphemeral(rooms []string) bool {
+	for _, room := range rooms {
+		if !g.namespace(room).Ephemeral {
+			return false
+		}
+	}
+	return true
+}
+
 // partly lists, with an error, what was written before it.
 func partly(err error, receipts []receipt) error {
 	if len(receipts) == 0 {
@@ -182,9 +209,38 @@ func partly(err error, receipts []receipt) error {
 }
 
 func writeReceipts(w http.ResponseWriter, status int, receipts []receipt, list bool) {
+	b := make([]byte, 0, 32+160*len(receipts))
 	if list {
-		writeJSON(w, "application/json", status, map[string]any{"events": receipts})
-		return
+		b = append(b, `{"events":[`...)
 	}
-	writeJSON(w, "application/json", status, receipts[0])
+	for i := range receipts {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = receipts[i].append(b)
+	}
+	if list {
+		b = append(b, "]}"...)
+	}
+	header := w.Header()
+	header.Set("Content-Type", "application/json")
+	header.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(b, '\n')) // a client that is gone needs no answer
+}
+
+// append appends the receipt as json.Marshal would: nothing in it needs escapes.
+func (r *receipt) append(b []byte) []byte {
+	b = append(b, '{')
+	if r.ID != "" {
+		b = append(append(append(b, `"id":"`...), r.ID...), `",`...)
+	}
+	b = append(append(b, `"room":"`...), r.Room...)
+	b = append(append(b, `","type":"`...), r.Type...)
+	b = append(append(b, `","at":"`...), r.At...)
+	b = append(b, '"')
+	if r.Replicated != nil {
+		b = strconv.AppendBool(append(b, `,"replicated":`...), *r.Replicated)
+	}
+	return append(b, '}')
 }

@@ -19,6 +19,7 @@ func (g *Gateway) Handler() http.Handler {
 	r.Post("/rooms/{room}/events", g.answering(g.postEvents))
 	r.Delete("/rooms/{room}/events", g.answering(g.purge))
 	r.Get("/rooms/{room}", g.answering(g.getRoom))
+	r.Get("/rooms/{room}/members", g.answering(g.getMembers))
 	r.Get("/rooms", g.answering(g.listRooms))
 	r.Get("/events", g.answering(g.getEvents))
 	r.Post("/events", g.answering(g.postEvents))

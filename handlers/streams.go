@@ -64,6 +64,9 @@ func (g *Gateway) open(r *http.Request, query url.Values, opt fanout.StreamOptio
 	if err != nil {
 		return nil, err
 	}
+	if opt.Member, err = g.memberOf(query, v.identity(), opt.Rooms); err != nil {
+		return nil, err
+	}
 	if g.draining.Load() {
 		return nil, fanout.ErrClosed
 	}
@@ -119,6 +122,7 @@ func (g *Gateway) openWithTicket(r *http.Request, t *ticket, opt fanout.StreamOp
 	}
 	taken, err := g.take(r.Context(), t, &opt)
 	if err != nil {
+		s.End(fanout.ByeLeft) // so that nobody is present who should not be here at all
 		s.Drop()
 		return nil, err
 	}

@@ -34,6 +34,7 @@ type serveCmd struct {
 	MaxBody       size          `help:"Largest data of one event." default:"64KiB" placeholder:"SIZE"`
 
 	MaxRoomsPerStream int `help:"Most rooms of one stream." default:"50" placeholder:"N"`
+	MaxMembers        int `help:"Most members of a room that are named; where there are more, they are counted only." default:"1000" placeholder:"N"`
 
 	Heartbeat    time.Duration `help:"How long a stream may be silent before it is sent a heartbeat." default:"15s" placeholder:"TIME"`
 	Retry        time.Duration `help:"After about how long clients reconnect." default:"2s" placeholder:"TIME"`
@@ -63,19 +64,22 @@ func (c *serveCmd) Run(ctx context.Context, p *process, file *configFile) error 
 		return err
 	}
 	logger := c.logger(p)
-	log, closeLog, err := c.openLog(logger)
+	log, closeLog, err := c.openLog(logger, file)
 	if err != nil {
 		return &usageError{err.Error()}
 	}
 	defer closeLog()
 	cfg := c.gatewayConfig(logger)
+	cfg.Namespaces = file.gatewayNamespaces()
 	if err := c.configure(&cfg, file, logger); err != nil {
 		return err
 	}
 	if cfg.Verifier != nil {
 		defer cfg.Verifier.Close()
 	}
-	hub := fanout.NewHub(log, fanout.Options{RingMemory: int(c.RingMemory), Keep: c.keep(), Logger: logger})
+	hub := fanout.NewHub(log, fanout.Options{
+		RingMemory: int(c.RingMemory), Keep: c.keep(file), Logger: logger, Presence: fanout.PresenceOptions{Names: c.MaxMembers},
+	})
 	gateway := handlers.NewGateway(hub, cfg)
 	n := &node{cmd: c, hub: hub, gateway: gateway, verifier: cfg.Verifier, logger: logger}
 	return n.serve(ctx)
@@ -99,7 +103,7 @@ func (c *serveCmd) check() error {
 		ok   bool
 	}{
 		{"--history-events", c.HistoryEvents > 0}, {"--history-age", c.HistoryAge > 0}, {"--ring-memory", c.RingMemory > 0},
-		{"--max-body", c.MaxBody > 0}, {"--max-rooms-per-stream", c.MaxRoomsPerStream > 0}, {"--heartbeat", c.Heartbeat > 0},
+		{"--max-body", c.MaxBody > 0}, {"--max-rooms-per-stream", c.MaxRoomsPerStream > 0}, {"--max-members", c.MaxMembers > 0}, {"--heartbeat", c.Heartbeat > 0},
 		{"--retry", c.Retry > 0}, {"--write-timeout", c.WriteTimeout > 0}, {"--max-age", c.MaxAge >= 0}, {"--drain", c.Drain >= 0}, {"--ack-timeout", c.AckTimeout > 0},
 	} {
 		if !limit.ok {
@@ -109,8 +113,8 @@ func (c *serveCmd) check() error {
 	return nil
 }
 
-func (c *serveCmd) keep() fanout.Retention {
-	return fanout.Retention{Events: c.HistoryEvents, Age: c.HistoryAge}
+func (c *serveCmd) keep(file *configFile) fanout.Retention {
+	return fanout.Retention{Events: c.HistoryEvents, Age: c.HistoryAge, Rooms: file.retention()}
 }
 
 func (c *serveCmd) logger(p *process) *slog.Logger {
@@ -123,11 +127,11 @@ func (c *serveCmd) logger(p *process) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(p.stderr, opt))
 }
 
-func (c *serveCmd) openLog(logger *slog.Logger) (log fanout.Log, closeLog func(), err error) {
+func (c *serveCmd) openLog(logger *slog.Logger, file *configFile) (log fanout.Log, closeLog func(), err error) {
 	if c.Redis == "" {
-		return fanout.NewMemory(c.keep()), func() {}, nil
+		return fanout.NewMemory(c.keep(file)), func() {}, nil
 	}
-	opt := fanout.RedisOptions{URL: c.Redis, Prefix: c.RedisPrefix, Keep: c.keep(), Logger: logger}
+	opt := fanout.RedisOptions{URL: c.Redis, Prefix: c.RedisPrefix, Keep: c.keep(file), Logger: logger}
 	if c.Ack == "replicated" {
 		opt.Ack = c.AckTimeout
 	}
