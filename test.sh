@@ -6,8 +6,9 @@
 #	CI=true ./test.sh          no result from the cache
 #
 # The tests run real programs: Redis, Sentinel, Chromium, nginx, HAProxy, curl,
-# Caddy. What is missing is installed, on Debian as root; otherwise this says
-# what to type. Caddy and staticcheck go to a cache of their own.
+# Caddy, systemd-analyze. What is missing is installed, on Debian as root;
+# otherwise this says what to type. Caddy and staticcheck go to a cache of their
+# own.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -37,7 +38,7 @@ fail() {
 packages() {
 	local pair
 	for pair in redis-server:redis-server redis-sentinel:redis-sentinel chromium:chromium \
-		curl:curl nginx:nginx-light haproxy:haproxy jq:jq gcc:gcc; do
+		curl:curl nginx:nginx-light haproxy:haproxy jq:jq gcc:gcc systemd-analyze:systemd; do
 		command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"
 	done
 	# The race detector links with the C library.

@@ -34,7 +34,7 @@ type delivery struct {
 
 // serve writes what has come in a part to its streams.
 func (sh *shard) serve(p *part, now instant) {
-	more := sh.collect(p)
+	more, fresh := sh.collect(p)
 	sh.batches.encode()
 	delivered, bytes := 0, 0
 	for _, d := range sh.due {
@@ -45,6 +45,7 @@ func (sh *shard) serve(p *part, now instant) {
 	}
 	sh.hub.stats.Delivered.Add(int64(delivered))
 	sh.hub.stats.Bytes.Add(int64(bytes))
+	sh.hub.stats.delivered(fresh)
 	for _, s := range sh.odd {
 		if !s.away {
 			sh.step(s, now)
@@ -60,8 +61,9 @@ func (sh *shard) serve(p *part, now instant) {
 }
 
 // collect finds out what is due to whom, and puts their seats behind it. More
-// says that there is more than one write should carry.
-func (sh *shard) collect(p *part) (more bool) {
+// says that there is more than one write should carry; fresh is the time of the
+// oldest event that has only just come, 0 if there is none.
+func (sh *shard) collect(p *part) (more bool, fresh int64) {
 	r := p.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -80,6 +82,9 @@ func (sh *shard) collect(p *part) (more bool) {
 			sh.odd = append(sh.odd, s)
 			continue
 		}
+		if at := p.tellLocked(seat.place, b.end); fresh == 0 {
+			fresh = at
+		}
 		seat.place = b.end
 		if b.at != nil {
 			seat.at = b.at
@@ -87,7 +92,7 @@ func (sh *shard) collect(p *part) (more bool) {
 		more = more || b.end < end
 		sh.due = append(sh.due, delivery{s, b})
 	}
-	return more
+	return more, fresh
 }
 
 // plainLocked says that what is due to the seat is what comes next in the

@@ -71,7 +71,8 @@ func (r *room) beginCatchUp() (after int64, limit int, ok bool) {
 func (r *room) take(h History, begun time.Time) (done bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.opened {
+	opening := !r.opened
+	if opening {
 		r.opened = true
 		r.extent = h.Extent
 		r.extent.Head = max(h.Head-min(h.Head, uint64(r.atHand)), h.Oldest-1)
@@ -81,6 +82,11 @@ func (r *room) take(h History, begun time.Time) (done bool) {
 	for _, e := range h.Events {
 		if e.Seq == r.extent.Head+1 {
 			r.appendLocked(e)
+		}
+	}
+	for i := range r.parts {
+		if opening {
+			r.parts[i].told = r.ring.end() // none of it has only just come
 		}
 	}
 	r.extent.Fenced = h.Fenced

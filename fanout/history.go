@@ -242,7 +242,7 @@ func (h *Hub) Poll(ctx context.Context, opt StreamOptions, limit int, wait time.
 func (s *Stream) fill(ctx context.Context, page *Page, shown []Position, limit int) error {
 	for i := range shown {
 		seat := s.seat(i)
-		items, older, more := seat.take(nil)
+		items, older, more, _ := seat.take(nil)
 		var err error
 		if older {
 			items, err = seat.readOlder(ctx, items)

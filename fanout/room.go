@@ -61,7 +61,20 @@ type part struct {
 	room  *room
 	shard *shard  // nil for the first part
 	seats []*seat // each knows its index; the room's lock guards them
+	told  uint64  // place behind the newest frame that one of the seats has taken; the room's lock guards it
 	dirty bool    // in the shard's queue; the shard's lock guards it
+}
+
+// tellLocked takes note that a seat takes the frames between two places. It
+// gives the time, in milliseconds, of the first one that is new to all seats of
+// the part; 0 if none is.
+func (p *part) tellLocked(from, to uint64) (at int64) {
+	from = max(from, p.told)
+	if from >= to {
+		return 0
+	}
+	p.told = to
+	return p.room.ring.at(from).event.At
 }
 
 // idle says that nobody has held the room for the given time. The hub's lock
@@ -239,6 +252,9 @@ func (r *room) sit(s *seat, part int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := &r.parts[part]
+	if len(p.seats) == 0 {
+		p.told = r.ring.end() // what is there already was not delayed by us
+	}
 	s.part, s.index, s.state = uint8(part), uint32(len(p.seats)), s.state|sits
 	p.seats = append(p.seats, s)
 }

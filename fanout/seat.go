@@ -74,8 +74,9 @@ func (s *seat) astray() bool { return s.hole != nil && s.hole.Reason == ReasonBa
 
 // take appends what is due to the seat, about as much as one write should
 // carry. older says that the seat has to read the log first, more that there
-// is more at once.
-func (s *seat) take(items []item) (_ []item, older, more bool) {
+// is more at once, fresh when the oldest event of it was taken that has only
+// just come; 0 if there is none.
+func (s *seat) take(items []item) (_ []item, older, more bool, fresh int64) {
 	r := s.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -83,16 +84,16 @@ func (s *seat) take(items []item) (_ []item, older, more bool) {
 		s.state = s.state&^enrolled | behind
 	}
 	if !s.is(enrolled) && !s.enrolLocked() {
-		return items, s.olderLocked(), false
+		return items, s.olderLocked(), false, 0
 	}
 	if s.hole != nil {
 		next, known := r.nextPositionLocked(s.place)
 		if !known {
-			return items, false, false
+			return items, false, false, 0
 		}
 		items = append(items, s.passHole(next))
 	}
-	bytes := 0
+	from, bytes := s.place, 0
 	for ; s.place < r.ring.end() && bytes < maxWrite; s.place++ {
 		f := r.ring.at(s.place)
 		early := s.early > 0
@@ -107,7 +108,10 @@ func (s *seat) take(items []item) (_ []item, older, more bool) {
 		items = append(items, item{frame: f, at: s.at})
 		bytes += f.cost()
 	}
-	return items, false, s.place < r.ring.end()
+	if s.is(sits) {
+		fresh = r.parts[s.part].tellLocked(from, s.place)
+	}
+	return items, false, s.place < r.ring.end(), fresh
 }
 
 // olderLocked says that the log has what the seat needs next.

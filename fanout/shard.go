@@ -210,6 +210,7 @@ func (sh *shard) step(s *Stream, now instant) {
 	if len(b) > 0 && !sh.write(s, b) {
 		return
 	}
+	sh.hub.stats.delivered(out.fresh)
 	switch {
 	case out.older:
 		sh.sendAway(s, nil)
@@ -270,6 +271,8 @@ func (sh *shard) sendAway(s *Stream, rest []byte) {
 // for the client and for the log. At last it gives the stream back to its
 // shard, or ends it.
 func (sh *shard) driveAside(s *Stream, first []byte) {
+	sh.hub.stats.Waiting.Add(1)
+	defer sh.hub.stats.Waiting.Add(-1)
 	to := &takenSink{s: s, head: first}
 	for {
 		reason, err := s.drive(sh.hub.ctx, to)

@@ -1,6 +1,9 @@
 package fanout
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Stats counts what a hub has done. The fields are read with Load.
 type Stats struct {
@@ -12,6 +15,9 @@ type Stats struct {
 	Holes      atomic.Int64 // numbers that did not follow
 	Overlooked atomic.Int64 // silent rooms whose head differed
 	Losses     atomic.Int64 // subscriptions lost
+	Waiting    atomic.Int64 // streams on taken-over connections that wait for their client or for the log now
+
+	delivery atomic.Pointer[func(time.Duration)] // see ObserveDelivery
 
 	Gaps  Counts[Reason]    // shown to streams, by reason
 	Ended Counts[ByeReason] // streams, by why they ended
@@ -51,6 +57,23 @@ func (s *Stats) EachEnd(f func(ByeReason, int64)) {
 
 // Stats gives the hub's counters.
 func (h *Hub) Stats() *Stats { return &h.stats }
+
+// ObserveDelivery has f told how long events took to their streams: from when
+// a node took an event, by its clock, to when it was written here, by ours. Of
+// what is written of a room at a time it is the oldest event, and once for all
+// streams that are served together; what a stream catches up with does not
+// count. f is called by many and must not block.
+func (s *Stats) ObserveDelivery(f func(time.Duration)) { s.delivery.Store(&f) }
+
+// delivered tells the observer of an event from the given millisecond on; 0 is none.
+func (s *Stats) delivered(at int64) {
+	if at == 0 {
+		return
+	}
+	if f := s.delivery.Load(); f != nil {
+		(*f)(max(0, time.Since(time.UnixMilli(at)))) // clocks of two nodes differ
+	}
+}
 
 // Gauges gives the numbers of streams and rooms that are open, and the bytes
 // that rings take.

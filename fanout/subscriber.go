@@ -51,6 +51,31 @@ func newSubscriber(r *Redis) *subscriber {
 	return s
 }
 
+// Links is how a node's subscription fares.
+type Links struct {
+	Servers  int           // that there are
+	Up       int           // of them, those whose messages come
+	Sessions int64         // begun, ever
+	Canary   time.Duration // that our newest message took to Redis and back; 0 before the first
+	Rejected int64         // messages that were not ours to read, ever
+}
+
+// Links says how the subscription fares. It does not block.
+func (s *subscriber) Links() Links {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := Links{
+		Servers: len(s.links), Sessions: s.sessions.Load(),
+		Canary: time.Duration(s.canary.Load()), Rejected: s.rejected.Load(),
+	}
+	for _, link := range s.links {
+		if link.up.Load() {
+			l.Up++
+		}
+	}
+	return l
+}
+
 func (s *subscriber) signalChannel() string { return s.redis.opt.Prefix + ":signal" }
 
 // Follow implements Follower.

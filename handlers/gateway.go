@@ -29,6 +29,7 @@ type Config struct {
 	BodyTimeout  time.Duration // to receive a body; 10 s if zero
 	Origins      []string      // other origins whose pages may use the gateway
 	Logger       *slog.Logger  // slog.Default() if nil
+	Version      string        // of the program, for its metrics
 
 	Verifier        *auth.Verifier // judges tokens; without one the gateway is open
 	PublicSubscribe auth.Patterns  // rooms that everybody may read although there are tokens
@@ -50,6 +51,7 @@ type Gateway struct {
 	terms    fanout.Terms // of the connections that streams take over
 	draining atomic.Bool
 	problems problemCounts
+	metrics  *metrics
 	limits   *limiter
 	revoked  *revocations
 	tickets  *tickets
@@ -71,7 +73,7 @@ func NewGateway(hub *fanout.Hub, cfg Config) *Gateway {
 	return &Gateway{
 		hub: hub, cfg: cfg, problems: problemCounts{n: map[string]int64{}},
 		terms:  fanout.Terms{Chunked: !cfg.CloseFraming, Timeout: cfg.WriteTimeout},
-		limits: newLimiter(cfg.Limits),
+		limits: newLimiter(cfg.Limits), metrics: newMetrics(hub.Stats()),
 		revoked: newRevocations(hub.Log(), func(subject string, until time.Time) {
 			hub.EndOwned(subject, until, fanout.ByeRevoked)
 		}),

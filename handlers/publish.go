@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"sluice/fanout"
 )
@@ -60,6 +61,7 @@ func (g *Gateway) postEvents(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	received := time.Now()
 	if err := g.limits.spend(v, (len(drafts)-1)*len(rooms)); err != nil {
 		return err
 	}
@@ -73,7 +75,11 @@ func (g *Gateway) postEvents(w http.ResponseWriter, r *http.Request) error {
 	if ephemeral || g.allEphemeral(rooms) {
 		return g.broadcast(w, r, rooms, drafts, list)
 	}
-	return g.append(w, r, rooms, drafts, list)
+	if err := g.append(w, r, rooms, drafts, list); err != nil {
+		return err
+	}
+	g.metrics.publish.Observe(time.Since(received).Seconds())
+	return nil
 }
 
 // draftOf reads what a request says of its events besides their data.

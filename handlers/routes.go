@@ -11,7 +11,7 @@ import (
 // Handler is everything that the public listener serves.
 func (g *Gateway) Handler() http.Handler {
 	r := chi.NewRouter()
-	r.Use(g.recovering, secureHeaders, g.crossOrigin, g.bodies)
+	r.Use(g.counting, g.recovering, secureHeaders, g.crossOrigin, g.bodies)
 	r.NotFound(g.answering(func(http.ResponseWriter, *http.Request) error { return errNotFound }))
 	r.MethodNotAllowed(g.answering(wrongMethod))
 

@@ -150,7 +150,7 @@ func (c *serveCmd) gatewayConfig(logger *slog.Logger) handlers.Config {
 	return handlers.Config{
 		MaxBody: int64(c.MaxBody), MaxRooms: c.MaxRoomsPerStream,
 		Heartbeat: c.Heartbeat, Retry: c.Retry, Padding: padding, MaxAge: c.MaxAge,
-		CloseFraming: c.Framing == "close", WriteTimeout: c.WriteTimeout, Origins: c.CORSOrigin, Logger: logger,
+		CloseFraming: c.Framing == "close", WriteTimeout: c.WriteTimeout, Origins: c.CORSOrigin, Logger: logger, Version: version(),
 		Pages: static.Handler(), PagePaths: static.Paths(),
 	}
 }

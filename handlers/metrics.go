@@ -1,0 +1,266 @@
+package handlers
+
+import (
+	"bufio"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"sluice/fanout"
+)
+
+// metrics is what an operator is told of a node. Most of it is counted where
+// it happens and read when it is asked for (Collect); what has to be observed
+// as it happens is here. No label names a room or a user.
+type metrics struct {
+	publish  prometheus.Histogram
+	delivery prometheus.Histogram
+	requests *prometheus.CounterVec
+}
+
+func newMetrics(stats *fanout.Stats) *metrics {
+	m := &metrics{
+		publish:  newDurations("sluice_publish_duration_seconds", "From a publication that was received whole to its being in the log."),
+		delivery: newDurations("sluice_delivery_latency_seconds", "From an event's time to when this node has written it; once for streams that are served together."),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sluice_requests_total", Help: "Requests on the public listener, by the class of the answer's status; aborted: there was none.",
+		}, []string{"method", "route", "status"}),
+	}
+	stats.ObserveDelivery(func(took time.Duration) { m.delivery.Observe(took.Seconds()) })
+	return m
+}
+
+// newDurations gives a histogram in both of Prometheus's forms, native and
+// with fixed buckets: a server that does not take the one takes the other.
+func newDurations(name, help string) prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: name, Help: help,
+		Buckets:                         []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		NativeHistogramBucketFactor:     1.1,
+		NativeHistogramMaxBucketNumber:  160,
+		NativeHistogramMinResetDuration: time.Hour,
+	})
+}
+
+// register adds everything that there is to know of the gateway and its process.
+func (g *Gateway) register(registry *prometheus.Registry) {
+	registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		&collector{g}, g.metrics.publish, g.metrics.delivery, g.metrics.requests,
+	)
+}
+
+// counting counts requests once their answer begins: that of a stream may
+// never end here.
+func (g *Gateway) counting(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := &countedWriter{ResponseWriter: w, requests: g.metrics.requests, r: r}
+		returned := false
+		defer func() {
+			if returned {
+				c.count("2xx") // which is what net/http makes of silence
+			} else {
+				c.count("aborted")
+			}
+		}()
+		next.ServeHTTP(c, r)
+		returned = true
+	})
+}
+
+// countedWriter counts a request by the first status that is written. It
+// belongs to the request's goroutine.
+type countedWriter struct {
+	http.ResponseWriter
+	requests *prometheus.CounterVec
+	r        *http.Request
+	counted  bool
+}
+
+var statusClasses = [...]string{2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}
+
+func (c *countedWriter) count(class string) {
+	if !c.counted {
+		c.counted = true
+		c.requests.WithLabelValues(methodOf(c.r), routeOf(c.r), class).Inc()
+	}
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (c *countedWriter) WriteHeader(status int) {
+	if status >= 200 && status < 600 {
+		c.count(statusClasses[status/100])
+	}
+	c.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (c *countedWriter) Write(b []byte) (int, error) {
+	c.count("2xx")
+	return c.ResponseWriter.Write(b)
+}
+
+// FlushError sends what was written. http.ResponseController prefers it to Flush.
+func (c *countedWriter) FlushError() error {
+	c.count("2xx")
+	return http.NewResponseController(c.ResponseWriter).Flush()
+}
+
+// Flush implements http.Flusher.
+func (c *countedWriter) Flush() { _ = c.FlushError() }
+
+// Hijack implements http.Hijacker: whoever takes the connection over is about
+// to answer with a stream.
+func (c *countedWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(c.ResponseWriter).Hijack()
+	if err == nil {
+		c.count("2xx")
+	}
+	return conn, buffered, err
+}
+
+// Unwrap is for http.ResponseController.
+func (c *countedWriter) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+// routeOf gives the pattern that a request met: there are only so many.
+func routeOf(r *http.Request) string {
+	if rc := chi.RouteContext(r.Context()); rc != nil {
+		if pattern := rc.RoutePattern(); pattern != "" {
+			return pattern
+		}
+	}
+	return "other"
+}
+
+// methodOf gives the method, if it is one that we serve: clients may make up any.
+func methodOf(r *http.Request) string {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete, http.MethodOptions:
+		return r.Method
+	}
+	return "other"
+}
+
+// collector reads the counters when they are asked for.
+type collector struct{ g *Gateway }
+
+func newDesc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+var (
+	descBuild     = newDesc("sluice_build_info", "1, with the version of this node.", "version")
+	descStreams   = newDesc("sluice_streams", "Streams that are open.")
+	descWaiting   = newDesc("sluice_streams_waiting", "Streams that wait for their client to take something, or for older events from the log.")
+	descRooms     = newDesc("sluice_rooms", "Rooms that are open on this node.")
+	descRing      = newDesc("sluice_ring_bytes", "Memory that the rooms' rings take, about.")
+	descUp        = newDesc("sluice_log_up", "1 while the log can be reached.")
+	descDraining  = newDesc("sluice_draining", "1 since the node was told to end.")
+	descPublished = newDesc("sluice_published_events_total", "Events that clients of this node published.")
+	descDelivered = newDesc("sluice_delivered_events_total", "Events written to streams.")
+	descBytes     = newDesc("sluice_delivered_bytes_total", "Bytes written to streams.")
+	descCatchUps  = newDesc("sluice_catchup_reads_total", "Reads of the log by which rooms caught up.")
+	descPages     = newDesc("sluice_page_reads_total", "Reads of the log for streams further back than the ring.")
+	descHoles     = newDesc("sluice_holes_total", "Events whose number did not follow, so that the room caught up.")
+	descMissed    = newDesc("sluice_overlooked_total", "Silent rooms that had missed an event.")
+	descLosses    = newDesc("sluice_subscription_losses_total", "Times that the subscription was lost.")
+	descGaps      = newDesc("sluice_gaps_total", "Gaps that streams were told of.", "reason")
+	descEnded     = newDesc("sluice_streams_ended_total", "Streams that ended.", "reason")
+	descRefused   = newDesc("sluice_connections_refused_total", "Connections turned away since few file descriptors were left.")
+	descProblems  = newDesc("sluice_problems_total", "Requests that were refused or failed.", "problem")
+	descLimits    = newDesc("sluice_limits_hit_total", "Requests that a limit refused.", "limit")
+	descServers   = newDesc("sluice_redis_servers", "Redis servers that hold rooms.")
+	descServersUp = newDesc("sluice_redis_servers_up", "Of them, those whose messages come.")
+	descSessions  = newDesc("sluice_redis_sessions_total", "Subscriptions to Redis that were begun.")
+	descCanary    = newDesc("sluice_redis_canary_seconds", "What the newest message that the node sent itself took through Redis.")
+	descRejected  = newDesc("sluice_redis_rejected_messages_total", "Messages on our channels that nobody of ours sent.")
+)
+
+// limitProblems are the problems that are limits.
+var limitProblems = []*problem{
+	errPublishRate, errRoomRate, errNewRooms, errStreams, errStreamsAddress, errStreamsSubject,
+}
+
+// sink is where metrics go that are read at this moment.
+type sink chan<- prometheus.Metric
+
+func (ch sink) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func (ch sink) counter(d *prometheus.Desc, n int64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+}
+
+func (ch sink) flag(d *prometheus.Desc, on bool) {
+	v := 0.0
+	if on {
+		v = 1
+	}
+	ch.gauge(d, v)
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	c.collectHub(ch)
+	c.collectLinks(ch)
+	sink := sink(ch)
+	sink.gauge(descBuild, 1, c.g.cfg.Version)
+	sink.flag(descDraining, c.g.draining.Load())
+	if guarded := c.g.refused.Load(); guarded != nil {
+		sink.counter(descRefused, guarded.Refused())
+	}
+	hits := map[string]int64{}
+	c.g.problems.each(func(kind string, n int64) {
+		hits[kind] = n
+		sink.counter(descProblems, n, kind)
+	})
+	for _, p := range limitProblems {
+		sink.counter(descLimits, hits[p.kind], p.kind)
+	}
+}
+
+func (c *collector) collectHub(sink sink) {
+	hub := c.g.hub
+	stats := hub.Stats()
+	streams, rooms, ring := hub.Gauges()
+	sink.gauge(descStreams, float64(streams))
+	sink.gauge(descWaiting, float64(stats.Waiting.Load()))
+	sink.gauge(descRooms, float64(rooms))
+	sink.gauge(descRing, float64(ring))
+	sink.flag(descUp, hub.DownSince().IsZero())
+	sink.counter(descPublished, stats.Published.Load())
+	sink.counter(descDelivered, stats.Delivered.Load())
+	sink.counter(descBytes, stats.Bytes.Load())
+	sink.counter(descCatchUps, stats.CatchUps.Load())
+	sink.counter(descPages, stats.PagesRead.Load())
+	sink.counter(descHoles, stats.Holes.Load())
+	sink.counter(descMissed, stats.Overlooked.Load())
+	sink.counter(descLosses, stats.Losses.Load())
+	stats.EachGap(func(reason fanout.Reason, n int64) { sink.counter(descGaps, n, string(reason)) })
+	stats.EachEnd(func(reason fanout.ByeReason, n int64) { sink.counter(descEnded, n, string(reason)) })
+}
+
+// linked is a log that is reached over a network.
+type linked interface{ Links() fanout.Links }
+
+func (c *collector) collectLinks(sink sink) {
+	log, ok := c.g.hub.Log().(linked)
+	if !ok {
+		return
+	}
+	links := log.Links()
+	sink.gauge(descServers, float64(links.Servers))
+	sink.gauge(descServersUp, float64(links.Up))
+	sink.counter(descSessions, links.Sessions)
+	sink.gauge(descCanary, links.Canary.Seconds())
+	sink.counter(descRejected, links.Rejected)
+}
