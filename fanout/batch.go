@@ -117,7 +117,7 @@ func (bs *batches) from(r *room, place uint64, as Format, chunked bool) *batch {
 	b.place, b.as, b.chunked, b.at, b.odd = place, as, chunked, nil, false
 	for bytes := 0; place < r.ring.end() && bytes < maxWrite; place++ {
 		f := r.ring.at(place)
-		b.odd = b.odd || f.gap != nil || f.event.Exclude != ""
+		b.odd = b.odd || f.gap != nil || f.event.Exclude != "" || f.event.movement != nil
 		if f.at != nil {
 			b.at = f.at
 		}

@@ -3,6 +3,7 @@ package fanout
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -60,7 +61,7 @@ func (r *room) beginCatchUp() (after int64, limit int, ok bool) {
 	}
 	r.dirty = false
 	if !r.opened {
-		return -int64(r.hub.opt.RingEvents), r.hub.opt.RingEvents, true
+		return -int64(r.atHand), r.atHand, true
 	}
 	return int64(r.extent.Head), pageEvents, true
 }
@@ -73,7 +74,7 @@ func (r *room) take(h History, begun time.Time) (done bool) {
 	if !r.opened {
 		r.opened = true
 		r.extent = h.Extent
-		r.extent.Head = max(h.Head-min(h.Head, uint64(r.hub.opt.RingEvents)), h.Oldest-1)
+		r.extent.Head = max(h.Head-min(h.Head, uint64(r.atHand)), h.Oldest-1)
 	} else {
 		r.reconcileLocked(h.Extent)
 	}
@@ -104,6 +105,9 @@ func (r *room) reconcileLocked(log Extent) {
 	res := log.Resolve(At(own))
 	if len(log.Lineage) == 0 && own != Origin {
 		res = Resolution{Reason: ReasonNewHistory, Missed: -1}
+	}
+	if !slices.Equal(r.extent.Lineage, log.Lineage) {
+		r.pages.forget() // they tell of a lineage that does not know the newest epoch
 	}
 	r.extent.Lineage, r.extent.Oldest = log.Lineage, log.Oldest
 	switch res.Reason {
@@ -177,11 +181,12 @@ func (h *Hub) checkSilent() {
 func (r *room) silent(now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.live && now.Sub(r.lastEvent) > r.hub.opt.Keep.Age && r.extent.Oldest <= r.extent.Head {
+	if r.live && now.Sub(r.lastEvent) > r.keep.Age && r.extent.Oldest <= r.extent.Head {
 		r.hub.ringBytes.Add(-int64(r.ring.clear()))
 		r.extent.Oldest = r.extent.Head + 1
 	}
-	return r.live && now.Sub(r.lastEvent) >= r.hub.opt.Check
+	// Half of the time between two checks, so that none takes almost two of them.
+	return r.live && now.Sub(r.lastEvent) >= r.hub.opt.Check/2
 }
 
 func (r *room) head() Position {

@@ -18,6 +18,8 @@ type Event struct {
 	Data     []byte // as it was published
 	JSON     bool   // Data is valid JSON; otherwise it is text in UTF-8
 	Exclude  string // id of the one stream that is not to get it; "" for none
+
+	movement *movement // of an event of presence, which only members are told
 }
 
 // Draft is an event that has no position yet.

@@ -55,6 +55,9 @@ func eventFrame(e Event, seq uint64) *frame {
 // numbered says that the frame is an event that the log keeps.
 func (f *frame) numbered() bool { return f.gap == nil && f.event.Epoch != "" }
 
+// ephemeral says that the frame is an event that no log keeps.
+func (f *frame) ephemeral() bool { return f.gap == nil && f.event.Epoch == "" }
+
 // cost is about what the frame takes of a ring's memory.
 func (f *frame) cost() int { return 256 + 2*(len(f.event.Data)+len(f.event.From)) }
 
@@ -69,7 +72,7 @@ func (f *frame) encode(as Format) *encoding {
 			b = append(b, '\n')
 		} else {
 			data := e.Data
-			if as == Envelope {
+			if as == Envelope && e.movement == nil {
 				data = AppendEnvelope(make([]byte, 0, len(e.Data)+192), e)
 			}
 			b = appendData(appendEventType(b, e.Type), data)

@@ -25,18 +25,20 @@ type Options struct {
 	Wait       time.Duration // how long opening a stream waits for the log; 5 s if zero
 	Shards     int           // writers to the connections that were taken over; as many as Go runs at a time if zero
 	Logger     *slog.Logger  // slog.Default() if nil
+	Presence   PresenceOptions
 }
 
 // Hub holds the rooms that have streams on this node. It takes what the log
 // feeds and passes it to the streams. Its methods may be called by many.
 type Hub struct {
-	log     Log
-	opt     Options
-	stats   Stats
-	flights singleflight.Group // reads of the log that many streams wait for
-	slots   chan struct{}      // one for each catch-up that may run at a time
-	ctx     context.Context    // of Run; ends the hub's goroutines
-	stop    context.CancelFunc
+	presence *presence
+	log      Log
+	opt      Options
+	stats    Stats
+	flights  singleflight.Group // reads of the log that many streams wait for
+	slots    chan struct{}      // one for each catch-up that may run at a time
+	ctx      context.Context    // of Run; ends the hub's goroutines
+	stop     context.CancelFunc
 
 	spawnMu sync.Mutex     // so that nothing joins tasks once ctx has ended
 	tasks   sync.WaitGroup // the hub's goroutines
@@ -61,6 +63,7 @@ type Hub struct {
 
 	links     atomic.Uint32 // counts the calls of Link
 	ringBytes atomic.Int64  // of all rooms
+	leases    leases        // of the streams that have one
 }
 
 // ErrClosed says that the hub no longer opens streams.
@@ -75,7 +78,7 @@ func NewHub(log Log, opt Options) *Hub {
 	opt.Check = cmp.Or(opt.Check, 5*time.Second)
 	opt.Wait = cmp.Or(opt.Wait, 5*time.Second)
 	opt.Keep = opt.Keep.withDefaults()
-	opt.RingEvents = min(opt.RingEvents, opt.Keep.Events, math.MaxUint16) // which bounds seat.early
+	opt.RingEvents = min(opt.RingEvents, math.MaxUint16) // which bounds seat.early
 	opt.Shards = min(cmp.Or(opt.Shards, runtime.GOMAXPROCS(0)), maxShards)
 	if opt.Logger == nil {
 		opt.Logger = slog.Default()
@@ -94,6 +97,7 @@ func NewHub(log Log, opt Options) *Hub {
 		linkChanged: make(chan struct{}),
 		drained:     make(chan struct{}),
 	}
+	h.presence = newPresence(h, opt.Presence)
 	for range opt.Shards {
 		h.shards = append(h.shards, newShard(h))
 	}
@@ -114,6 +118,7 @@ type instant int64
 func (h *Hub) Run(ctx context.Context) error {
 	h.spawn(h.sweep)
 	h.startShards()
+	h.spawn(h.presence.run)
 	err := h.log.Run(ctx, h)
 	h.spawnMu.Lock()
 	h.stop()
@@ -206,8 +211,9 @@ func (h *Hub) sweep() {
 		select {
 		case <-h.ctx.Done():
 			return
-		case <-idle.C:
+		case now := <-idle.C:
 			h.closeIdle()
+			h.leases.check(now)
 		case <-check.C:
 			h.checkSilent()
 		}
@@ -237,6 +243,10 @@ func (h *Hub) closeIdle() {
 
 // Event implements Feed.
 func (h *Hub) Event(e Event) {
+	if e.movement != nil {
+		h.presence.moved(&e)
+		return
+	}
 	if r := h.room(e.Room); r != nil {
 		r.event(e)
 	}
@@ -254,11 +264,13 @@ func (h *Hub) Following(room string) {
 	if r := h.room(room); r != nil {
 		r.confirm()
 	}
+	h.presence.stale(room)
 }
 
 // Lost implements Feed.
 func (h *Hub) Lost(rooms []string) {
 	h.stats.Losses.Add(1)
+	h.presence.shaken()
 	for _, name := range rooms {
 		if r := h.room(name); r != nil {
 			r.lose()
@@ -268,6 +280,7 @@ func (h *Hub) Lost(rooms []string) {
 
 // Link implements Feed.
 func (h *Hub) Link() {
+	h.presence.shaken()
 	h.mu.Lock()
 	close(h.linkChanged)
 	h.linkChanged = make(chan struct{})
@@ -313,6 +326,7 @@ func (h *Hub) register(s *Stream) error {
 }
 
 func (h *Hub) unregister(s *Stream) {
+	h.leases.remove(s)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.streams.remove(s)

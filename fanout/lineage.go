@@ -1,7 +1,9 @@
 package fanout
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -33,8 +35,14 @@ type Fork struct {
 	Purged bool // what was before Start was deleted on purpose
 }
 
+// maxLineage is more bytes than any log keeps of a lineage.
+const maxLineage = 4 << 10
+
 // ParseLineage reads the form in which logs keep it, "e1:1,e2:501,e3:700p".
 func ParseLineage(s string) (Lineage, error) {
+	if len(s) > maxLineage {
+		return nil, fmt.Errorf("lineage: %d bytes are too many", len(s))
+	}
 	var l Lineage
 	for part := range strings.SplitSeq(s, ",") {
 		epoch, start, ok := strings.Cut(part, ":")
@@ -45,6 +53,9 @@ func ParseLineage(s string) (Lineage, error) {
 		}
 		if len(l) > 0 && n < l[len(l)-1].Start {
 			return nil, fmt.Errorf("lineage: %q begins before what it follows", part)
+		}
+		if slices.ContainsFunc(l, func(f Fork) bool { return f.Epoch == epoch }) {
+			return nil, fmt.Errorf("lineage: %q has the epoch of an earlier one", part)
 		}
 		l = append(l, Fork{Epoch: epoch, Start: n, Purged: purged})
 	}
@@ -127,20 +138,21 @@ func (x Extent) Resolve(start Start) Resolution {
 	case fromBad:
 		return Resolution{From: x.Head, Own: x.HeadPosition(), Reason: ReasonBadCursor, Missed: -1}
 	}
-	from, reason := x.follow(start.at)
-	missed := int64(-1)
+	common, reason := x.follow(start.at)
+	from, missed := common, int64(-1)
 	if reason == "" || reason == ReasonTruncated {
-		// A purge, or trimming, may have taken what came next.
+		// Purges, and trimming, may have taken what came next.
+		seen := reason == "" // all that start.at stands for is a part of this history
 		for _, f := range x.Lineage {
 			if f.Purged && f.Start > from && !x.reached(start.at, f) {
-				from, reason, missed = f.Start-1, ReasonPurged, int64(f.Start-1-from)
+				from, reason = f.Start-1, ReasonPurged
 			}
 		}
 		if from+1 < x.Oldest {
-			if reason == "" {
-				reason, missed = ReasonTrimmed, int64(x.Oldest-1-from)
-			}
-			from = x.Oldest - 1
+			from, reason = x.Oldest-1, cmp.Or(reason, ReasonTrimmed)
+		}
+		if seen {
+			missed = int64(from - common)
 		}
 	}
 	return Resolution{From: from, Own: start.at, Reason: reason, Missed: missed}

@@ -15,6 +15,8 @@ func TestCursorsResolve(t *testing.T) {
 	forked := Extent{Lineage: Lineage{{Epoch: "a", Start: 1}, {Epoch: "b", Start: 6}}, Head: 10, Oldest: 1}
 	fenced := Extent{Lineage: Lineage{{Epoch: "a", Start: 1}}, Head: 5, Oldest: 1, Fenced: true}
 	purged := Extent{Lineage: Lineage{{Epoch: "a", Start: 1}, {Epoch: "b", Start: 6, Purged: true}}, Head: 10, Oldest: 6}
+	purgedTwice := Extent{Lineage: Lineage{{"a", 1, false}, {"b", 6, true}, {"c", 8, true}}, Head: 20, Oldest: 15}
+	lostAndPurged := Extent{Lineage: Lineage{{"a", 1, false}, {"b", 6, false}, {"c", 9, true}}, Head: 9, Oldest: 9}
 	nothing := Extent{Oldest: 1}
 	for _, tt := range []struct {
 		name   string
@@ -50,6 +52,10 @@ func TestCursorsResolve(t *testing.T) {
 		{"at a purge", purged, at("a-5"), 5, "a-5", ReasonPurged, 0},
 		{"behind a purge", purged, at("b-5"), 5, "b-5", "", 0},
 		{"origin, purged", purged, at("0-0"), 5, "0-0", ReasonPurged, 5},
+		{"before two purges, and trimmed since", purgedTwice, at("a-3"), 14, "a-3", ReasonPurged, 11},
+		{"between two purges", purgedTwice, at("b-6"), 14, "b-6", ReasonPurged, 8},
+		{"behind two purges, trimmed since", purgedTwice, at("c-7"), 14, "c-7", ReasonTrimmed, 7},
+		{"lost, and purged since", lostAndPurged, at("a-7"), 8, "a-7", ReasonPurged, -1},
 		{"nothing: head", nothing, Head(), 0, "0-0", "", 0},
 		{"nothing: earliest", nothing, Earliest(), 0, "0-0", "", 0},
 		{"nothing: origin", nothing, at("0-0"), 0, "0-0", "", 0},

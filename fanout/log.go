@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -38,7 +39,9 @@ type Log interface {
 	// order. The first page is "", the last answers with next "".
 	Rooms(ctx context.Context, page string, limit int) (rooms []string, next string, err error)
 
+	Store
 	Follower
+	Attendant
 }
 
 // Follower is a log's way of telling a node what happens in the rooms that
@@ -100,6 +103,21 @@ type Retention struct {
 	Events int           // newest events; 1000 if zero
 	Age    time.Duration // how long after the last one; 24 h if zero
 	Keys   time.Duration // how long an idempotency key is remembered; 10 min if zero
+
+	// Rooms says what is kept of a room, where that depends on it; nil where it
+	// does not. What it leaves zero is as above.
+	Rooms func(room string) Retention
+}
+
+// of is what is kept of a room, all of it said.
+func (r Retention) of(room string) Retention {
+	if r.Rooms == nil {
+		return r.withDefaults()
+	}
+	own := r.Rooms(room)
+	return Retention{
+		Events: cmp.Or(own.Events, r.Events), Age: cmp.Or(own.Age, r.Age), Keys: cmp.Or(own.Keys, r.Keys),
+	}.withDefaults()
 }
 
 func (r Retention) withDefaults() Retention {

@@ -145,6 +145,25 @@ func TestRetryWithTheKeyIsTheSameEvent(t *testing.T) {
 	})
 }
 
+func TestALongBatchWithAReusedKeyWritesNothing(t *testing.T) {
+	eachLog(t, func(t *testing.T, open openLog) {
+		log := open(t, Retention{})
+		mustAppend(t, log, "lobby", Draft{Data: []byte("x"), Key: "k250"})
+		drafts := make([]Draft, 300)
+		for i := range drafts {
+			drafts[i] = Draft{Data: []byte(numbered(i)), Key: "k" + strconv.Itoa(i)}
+		}
+		_, err := log.Append(t.Context(), "lobby", drafts)
+		var reused *KeyReusedError
+		if !errors.As(err, &reused) || reused.Index != 250 {
+			t.Errorf("the batch gives %v; want that draft 250 reuses a key", err)
+		}
+		if h := mustRead(t, log, "lobby", -1, 1); h.Head != 1 {
+			t.Errorf("%d events were written", h.Head-1)
+		}
+	})
+}
+
 func TestConcurrentRetriesAppendOnce(t *testing.T) {
 	eachLog(t, func(t *testing.T, open openLog) {
 		log := open(t, Retention{})

@@ -13,12 +13,14 @@ import (
 // starts empty; what it held is gone when the process ends, which clients that
 // come back are told by a gap. Use NewMemory.
 type Memory struct {
+	memoryStore
 	keep Retention
 
 	mu       sync.Mutex // guards the fields below; feed is called under it, so that events keep their order
 	rooms    map[string]*memoryRoom
 	keys     map[memoryKey]keyed
 	followed map[string]bool
+	rosters  map[string]*memoryRoster
 	feed     Feed // nil until Run
 }
 
@@ -45,6 +47,7 @@ func NewMemory(keep Retention) *Memory {
 		rooms:    map[string]*memoryRoom{},
 		keys:     map[memoryKey]keyed{},
 		followed: map[string]bool{},
+		rosters:  map[string]*memoryRoster{},
 	}
 }
 
@@ -153,18 +156,19 @@ func (m *Memory) appendLocked(room string, d *Draft, now time.Time) Receipt {
 		r = &memoryRoom{lineage: Lineage{{Epoch: newEpoch(), Start: 1}}}
 		m.rooms[room] = r
 	}
+	keep := m.keep.of(room)
 	r.head++
 	e := newEvent(room, d, now)
 	e.Position = Position{Epoch: r.lineage[len(r.lineage)-1].Epoch, Seq: r.head}
 	r.events = append(r.events, e)
-	if over := len(r.events) - m.keep.Events; over > 0 {
+	if over := len(r.events) - keep.Events; over > 0 {
 		clear(r.events[:over]) // the array lives on for a while
 		r.events = r.events[over:]
 	}
-	r.expires, r.forget = now.Add(m.keep.Age), now.Add(m.keep.memory())
+	r.expires, r.forget = now.Add(keep.Age), now.Add(keep.memory())
 	receipt := Receipt{Position: e.Position, At: e.At}
 	if d.Key != "" {
-		m.keys[memoryKey{room, d.From, d.Key}] = keyed{fingerprint(d), receipt, now.Add(m.keep.Keys)}
+		m.keys[memoryKey{room, d.From, d.Key}] = keyed{fingerprint(d), receipt, now.Add(keep.Keys)}
 	}
 	if m.feed != nil && m.followed[room] {
 		m.feed.Event(e)
@@ -262,7 +266,7 @@ func (m *Memory) Purge(_ context.Context, room string) (Position, error) {
 	if over := len(r.lineage) - maxForks; over > 0 {
 		r.lineage = r.lineage[over:]
 	}
-	r.forget = time.Now().Add(m.keep.memory())
+	r.forget = time.Now().Add(m.keep.of(room).memory())
 	if m.feed != nil && m.followed[room] {
 		m.feed.Stale(room)
 	}

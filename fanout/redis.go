@@ -50,9 +50,9 @@ type Redis struct {
 	servers  servers
 	publish  *redis.Script
 	combined *combiner // of publish
-	settings []any     // the first arguments of publish; one of them is its caller's
 	resume   *redis.Script
 	purge    *redis.Script
+	roll     roll
 }
 
 // Limits of one exchange with Redis. A publication takes longer only if Redis
@@ -82,11 +82,9 @@ func OpenRedis(opt RedisOptions) (*Redis, error) {
 		publish: redis.NewScript(publishLua),
 		resume:  redis.NewScript(resumeLua),
 		purge:   redis.NewScript(purgeLua),
+		roll:    newRoll(),
 	}
 	r.combined = newCombiner(r.publish)
-	r.settings = []any{
-		publishCommand(r.servers), r.keep.Events, r.keep.Age.Milliseconds(), r.keep.memory().Milliseconds(), "", r.keep.Keys.Milliseconds(),
-	}
 	r.subscriber = newSubscriber(r)
 	return r, nil
 }
@@ -119,6 +117,11 @@ func unavailable(doing string, err error) error {
 // Append implements Log.
 func (r *Redis) Append(ctx context.Context, room string, drafts []Draft) ([]Receipt, error) {
 	receipts := make([]Receipt, 0, len(drafts))
+	if len(drafts) > batchEvents {
+		if err := r.checkKeys(ctx, room, drafts); err != nil {
+			return receipts, err
+		}
+	}
 	for len(receipts) < len(drafts) {
 		n := min(batchEvents, len(drafts)-len(receipts))
 		some, err := r.appendSome(ctx, room, drafts[len(receipts):][:n])
@@ -133,15 +136,50 @@ func (r *Redis) Append(ctx context.Context, room string, drafts []Draft) ([]Rece
 	return receipts, nil
 }
 
+// checkKeys finds a key that was used with another body, before the first of
+// several scripts writes anything.
+func (r *Redis) checkKeys(ctx context.Context, room string, drafts []Draft) error {
+	var keys []string
+	var index []int
+	for i := range drafts {
+		if drafts[i].Key != "" {
+			keys, index = append(keys, r.keyKey(room, &drafts[i])), append(index, i)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	var known []any
+	err := r.servers.on(ctx, keys[0], func(c *redis.Client) (err error) {
+		known, err = c.MGet(ctx, keys...).Result()
+		return err
+	})
+	if err != nil {
+		return unavailable("looking keys up", err)
+	}
+	for i, value := range known {
+		text, ok := value.(string)
+		print, _, _ := strings.Cut(text, "|")
+		if sum := fingerprint(&drafts[index[i]]); ok && print != hex.EncodeToString(sum[:]) {
+			return &KeyReusedError{Index: index[i]}
+		}
+	}
+	return nil
+}
+
 func (r *Redis) appendSome(ctx context.Context, room string, drafts []Draft) ([]Receipt, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	now := time.Now().UnixMilli()
 	keys := make([]string, 3, 3+len(drafts))
 	keys[0], keys[1], keys[2] = r.logKey(room), r.metaKey(room), r.channel(room)
+	keep := r.keep.of(room)
 	args := make([]any, 6, 6+3*len(drafts))
-	copy(args, r.settings)
-	args[4] = newEpoch()
+	args[0], args[1] = publishCommand(r.servers), keep.Events
+	args[2], args[3] = keep.Age.Milliseconds(), keep.memory().Milliseconds()
+	args[4], args[5] = newEpoch(), keep.Keys.Milliseconds()
 	var at any = now
 	for i := range drafts {
 		d := &drafts[i]
@@ -234,7 +272,7 @@ func (r *Redis) Read(ctx context.Context, room string, after int64, limit int) (
 	keys := []string{r.logKey(room), r.metaKey(room)}
 	var answer []any
 	err := r.servers.on(ctx, keys[0], func(c *redis.Client) (err error) {
-		answer, err = r.resume.RunRO(ctx, c, keys, after, limit, r.keep.Events, maxPageBytes).Slice()
+		answer, err = r.resume.RunRO(ctx, c, keys, after, limit, r.keep.of(room).Events, maxPageBytes).Slice()
 		return err
 	})
 	if err != nil {
@@ -343,7 +381,7 @@ func (r *Redis) Purge(ctx context.Context, room string) (Position, error) {
 	keys := []string{r.logKey(room), r.metaKey(room), r.channel(room)}
 	var answer []any
 	err := r.servers.on(ctx, keys[0], func(c *redis.Client) (err error) {
-		answer, err = r.purge.Run(ctx, c, keys, publishCommand(r.servers), r.keep.memory().Milliseconds(), newEpoch()).Slice()
+		answer, err = r.purge.Run(ctx, c, keys, publishCommand(r.servers), r.keep.of(room).memory().Milliseconds(), newEpoch()).Slice()
 		return err
 	})
 	if err != nil {

@@ -33,13 +33,19 @@ func (r *Redis) checkRights(ctx context.Context, c *redis.Client, canary string)
 	if err == nil {
 		err = r.resume.RunRO(ctx, c, keys[:2], 0, 1, 1, 1).Err()
 	}
+	if err == nil {
+		err = spendScript.Run(ctx, c, []string{name("rate") + ":check"}, 0, 0).Err()
+	}
+	if err == nil {
+		err = r.roll.list.RunRO(ctx, c, []string{name("pres") + ":nodes", name("pres") + ":users"}, 1).Err()
+	}
 	if err == nil && r.opt.Ack > 0 {
 		err = c.Wait(ctx, 0, r.opt.Ack).Err()
 	}
 	if err == nil || !isDenied(err) {
 		return "" // what else may be wrong shows by itself
 	}
-	return fmt.Sprintf("Redis does not let us do what we must (%v); give the user: ~%s:* &%s:* +@read +@write +@pubsub -@dangerous +eval +evalsha +eval_ro +evalsha_ro +script|load +script|exists +info +ping +wait +hello +client|setname", err, r.opt.Prefix, r.opt.Prefix)
+	return fmt.Sprintf("Redis does not let us do what we must (%v); give the user: ~%s:* &%s:* +@read +@write +@pubsub -@dangerous +eval +evalsha +eval_ro +evalsha_ro +script|load +script|exists +info +time +ping +wait +hello +client|setname", err, r.opt.Prefix, r.opt.Prefix)
 }
 
 func isDenied(err error) bool {

@@ -19,6 +19,8 @@ type room struct {
 	hub    *Hub
 	number uint32       // counts the rooms, so that they are spread over the shards
 	refs   atomic.Int32 // streams and readers that hold the room; while 0 it may be closed
+	keep   Retention    // what the log keeps of it
+	atHand int          // events of its ring, at most
 
 	mu        sync.Mutex // guards the fields below and the seats
 	ring      ring
@@ -40,7 +42,8 @@ type room struct {
 }
 
 func newRoom(h *Hub, name string, number uint32) *room {
-	r := &room{name: name, hub: h, number: number, extent: Extent{Oldest: 1}, settled: make(chan struct{}), lastEvent: time.Now()}
+	keep := h.opt.Keep.of(name)
+	r := &room{name: name, hub: h, number: number, keep: keep, atHand: min(h.opt.RingEvents, keep.Events), extent: Extent{Oldest: 1}, settled: make(chan struct{}), lastEvent: time.Now()}
 	r.parts = make([]part, len(h.shards)+1)
 	for i := range r.parts {
 		r.parts[i].room = r
@@ -119,7 +122,7 @@ func (r *room) appendLocked(e Event) {
 	}
 	e.Room = r.name // likewise
 	r.extent.Head = e.Seq
-	if keep := uint64(r.hub.opt.Keep.Events); r.extent.Head > keep {
+	if keep := uint64(r.keep.Events); r.extent.Head > keep {
 		r.extent.Oldest = max(r.extent.Oldest, r.extent.Head-keep+1)
 	}
 	r.extent.Fenced = false
@@ -133,7 +136,7 @@ func (r *room) pushLocked(f *frame) {
 	}
 	r.ring.push(f)
 	grown := f.cost()
-	events, bytes := r.hub.opt.RingEvents, r.hub.opt.RingBytes
+	events, bytes := r.atHand, r.hub.opt.RingBytes
 	if r.hub.ringBytes.Load() > int64(r.hub.opt.RingMemory) {
 		// All rings together are too large: this one, which grows, gives way.
 		events, bytes = min(events, scarceEvents), min(bytes, scarceBytes)

@@ -22,9 +22,9 @@ type seat struct {
 
 	// The room's lock guards the fields below.
 	hole  *Gap   // to be shown before anything else; at is still before it
-	place uint64 // of the next frame, if enrolled
+	place uint64 // of the next frame, if enrolled; before, the place at which it was opened
 	index uint32 // in its part of the room, if it sits
-	early uint16 // frames from place on that came before the seat was enrolled: ephemeral ones among them are not for it
+	early uint16 // frames from place on that came before the seat was opened, or enrolled again: ephemeral ones among them are not for it
 	part  uint8  // of the room that it sits in
 	state seatState
 }
@@ -175,7 +175,14 @@ func (s *seat) enrolLocked() bool {
 	if !ok {
 		return false
 	}
-	s.place, s.early, s.state = place, uint16(r.ring.end()-place), s.state&^checked|enrolled
+	opened := r.ring.end()
+	if !s.is(behind) {
+		opened = min(opened, max(s.place, r.ring.base))
+	}
+	for place > opened && r.ring.at(place-1).ephemeral() {
+		place-- // it came between the opening and now
+	}
+	s.place, s.early, s.state = place, uint16(max(opened, place)-place), s.state&^checked|enrolled
 	return true
 }
 
@@ -253,7 +260,7 @@ func (s *seat) settle(start Start, res Resolution, x Extent) {
 	r := s.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.at = r.sharedLocked(res.Own)
+	s.at, s.place = r.sharedLocked(res.Own), r.ring.end()
 	if res.Reason == "" {
 		return
 	}

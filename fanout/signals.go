@@ -9,16 +9,21 @@ import (
 
 // signal is what nodes say to each other, all to all.
 type signal struct {
-	Ask    string `json:"ask,omitempty"`    // id of a question: how many streams has Room, with you?
-	Room   string `json:"room,omitempty"`   //
-	Answer string `json:"answer,omitempty"` // id of the question that Count answers
-	Count  int    `json:"count,omitempty"`
-	End    string `json:"end,omitempty"` // id of a stream whose client has left it
+	Ask    string       `json:"ask,omitempty"`    // id of a question:
+	Room   string       `json:"room,omitempty"`   // how many streams has this room, with you?
+	Find   string       `json:"find,omitempty"`   // or: have you the stream with this id?
+	Lease  *leaseSignal `json:"lease,omitempty"`  // which is to have this lease from now on
+	Answer string       `json:"answer,omitempty"` // id of the question that is answered
+	Count  int          `json:"count,omitempty"`  // by the number of streams
+	Stream *StreamInfo  `json:"stream,omitempty"` // or by what is known of it
+
+	End    string `json:"end,omitempty"`    // id of a stream whose client has left it
+	Before int    `json:"before,omitempty"` // unless its turn is this one or later; 0: whatever its turn
 }
 
 // question collects answers.
 type question struct {
-	answers chan int
+	answers chan signal
 }
 
 // askFor bounds how long the other nodes' answers are waited for.
@@ -27,32 +32,47 @@ const askFor = 500 * time.Millisecond
 // Streams counts the streams in a room, on all nodes; if not all of them
 // answer in time, on those that did.
 func (h *Hub) Streams(ctx context.Context, room string) int {
-	id := rand.Text()
-	q := &question{answers: make(chan int, 256)}
+	total := 0
+	err := h.ask(ctx, signal{Room: room}, func(answer signal) bool {
+		total += answer.Count
+		return false
+	})
+	if err != nil {
+		return h.localStreams(room)
+	}
+	return total
+}
+
+// ask sends a question to all nodes and hands their answers on, until that
+// says that it has heard enough, or those who have not answered in time will not.
+func (h *Hub) ask(ctx context.Context, s signal, answered func(signal) (enough bool)) error {
+	s.Ask = rand.Text()
+	q := &question{answers: make(chan signal, 256)}
 	h.mu.Lock()
-	h.asked[id] = q
+	h.asked[s.Ask] = q
 	h.mu.Unlock()
 	defer func() {
 		h.mu.Lock()
-		delete(h.asked, id)
+		delete(h.asked, s.Ask)
 		h.mu.Unlock()
 	}()
 	ctx, cancel := context.WithTimeout(ctx, askFor)
 	defer cancel()
-	nodes, err := h.send(ctx, signal{Ask: id, Room: room})
+	nodes, err := h.send(ctx, s)
 	if err != nil {
-		return h.localStreams(room)
+		return err
 	}
-	total := 0
 	for range nodes {
 		select {
-		case n := <-q.answers:
-			total += n
+		case answer := <-q.answers:
+			if answered(answer) {
+				return nil
+			}
 		case <-ctx.Done():
-			return total
+			return nil
 		}
 	}
-	return total
+	return nil
 }
 
 func (h *Hub) localStreams(room string) int {
@@ -92,11 +112,16 @@ func (h *Hub) Signal(message []byte) {
 			return
 		}
 		select {
-		case q.answers <- s.Count:
+		case q.answers <- s:
 		default: // more answers than nodes
 		}
 	case s.Ask != "":
-		answer := signal{Answer: s.Ask, Count: h.localStreams(s.Room)}
+		answer := signal{Answer: s.Ask}
+		if s.Find != "" {
+			answer.Stream = h.found(s)
+		} else {
+			answer.Count = h.localStreams(s.Room)
+		}
 		h.spawn(func() {
 			ctx, cancel := context.WithTimeout(h.ctx, askFor)
 			defer cancel()
@@ -104,7 +129,7 @@ func (h *Hub) Signal(message []byte) {
 		})
 	case s.End != "":
 		for _, stream := range h.allStreams() {
-			if stream.ID() == s.End {
+			if _, turn := h.leases.get(stream); stream.ID() == s.End && (s.Before == 0 || turn < s.Before) {
 				stream.End(ByeLeft)
 			}
 		}

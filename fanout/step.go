@@ -35,6 +35,7 @@ func (s *Stream) step(b []byte, sc *scratch, now instant) ([]byte, outlook) {
 		sc.keep(items)
 		out.older, out.more = out.older || older, out.more || more
 	}
+	b = s.appendExpiring(b)
 	b = s.appendOutage(b)
 	if now >= s.deadline {
 		s.end.CompareAndSwap(0, byeCode(ByeMaxAge))
@@ -259,6 +260,9 @@ func (s *Stream) appendFrame(b []byte, seat *seat, it *item) []byte {
 }
 
 func (s *Stream) wants(e *Event) bool {
+	if e.movement != nil {
+		return s.toldOf(e)
+	}
 	if e.Exclude != "" && e.Exclude == string(s.id[:]) {
 		return false
 	}

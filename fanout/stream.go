@@ -31,7 +31,12 @@ type StreamOptions struct {
 	Retry     time.Duration   // told to the client, jittered; 2 s if zero
 	Padding   int             // bytes of comment in the first write
 	MaxAge    time.Duration   // after about which the stream ends by itself; never if zero
+	Member    *Member         // as whom the client is present, and told who else comes and goes; nil: not at all
 	Ended     func(ByeReason) // called once, when the stream has ended; it must not block. May be nil
+
+	ID    string // of a stream that is open anew; a fresh one if empty
+	Turn  int    // how often it was
+	Lease Lease
 }
 
 // look is the part of its options that a stream keeps. Nearly all streams look
@@ -43,6 +48,7 @@ type look struct {
 	Retry     time.Duration
 	Padding   int
 	types     *[]string // that are shown; nil for all
+	member    *Member   // nil if the client is none
 }
 
 // ByeReason says why a stream ends.
@@ -65,7 +71,7 @@ const (
 // what is due (step.go) and write it: Run from the caller's goroutine, Serve,
 // after its beginning, from a shard (shard.go).
 //
-// There are many of them, so it is kept small: 192 bytes.
+// There are many of them, so it is kept small: 208 bytes.
 type Stream struct {
 	id    [26]byte
 	moved bool    // a seat has moved since an id was written
@@ -89,6 +95,8 @@ type Stream struct {
 	away  bool          // a goroutine drives the stream, not the shard; belongs to the shard
 	timed bool          // the stream is in the shard's wheel; belongs to the shard
 
+	expiring atomic.Bool // the client is to be told that the lease ends
+
 	conn  io.Closer       // that was taken over: a net.Conn, or, once parked, an *os.File; nil when it is closed
 	raw   syscall.RawConn // of conn; nil if nothing watches it
 	terms *Terms          // of conn
@@ -100,7 +108,7 @@ type Stream struct {
 // the node shuts down. The caller owes a Run or a Serve.
 func (h *Hub) Open(ctx context.Context, opt StreamOptions) (*Stream, error) {
 	s := &Stream{look: h.lookOf(opt), ended: opt.Ended}
-	copy(s.id[:], rand.Text())
+	copy(s.id[:], cmp.Or(opt.ID, rand.Text()))
 	if err := s.sitDown(ctx, h, opt.Rooms, opt.Starts); err != nil {
 		return nil, err
 	}
@@ -109,6 +117,8 @@ func (h *Hub) Open(ctx context.Context, opt StreamOptions) (*Stream, error) {
 		s.standUp()
 		return nil, err
 	}
+	h.leases.add(s, opt.Lease, opt.Turn)
+	h.presence.enter(ctx, s)
 	return s, nil
 }
 
@@ -146,9 +156,12 @@ func (h *Hub) lookOf(opt StreamOptions) *look {
 	l := look{
 		Format: opt.Format, Beats: opt.Beats, Padding: opt.Padding,
 		Heartbeat: cmp.Or(max(0, opt.Heartbeat), 15*time.Second), Retry: cmp.Or(max(0, opt.Retry), 2*time.Second),
+		member: opt.Member.checked(),
 	}
 	if len(opt.Types) > 0 {
 		l.types = &opt.Types
+	}
+	if l.types != nil || l.member != nil {
 		return &l
 	}
 	h.mu.Lock()
@@ -287,6 +300,7 @@ func (w *waker) wait(ctx context.Context, d time.Duration) error {
 
 // close gives up what the stream holds of the hub.
 func (s *Stream) close() {
+	s.hub().presence.exit(s)
 	s.standUp()
 	s.hub().unregister(s)
 }

@@ -247,11 +247,13 @@ func (s *subscriber) message(l *link, channel, payload string) {
 }
 
 // parseMessage reads what publish.lua and Broadcast send: "1|epoch|seq|record"
-// and "0|record".
+// "0|record", and what presence.lua sends.
 func parseMessage(room, payload string) (Event, error) {
 	kind, rest, _ := strings.Cut(payload, "|")
 	var at Position
 	switch kind {
+	case "3":
+		return parseMovement(room, rest)
 	case "0":
 	case "1":
 		epoch, behind, _ := strings.Cut(rest, "|")

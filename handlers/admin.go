@@ -54,6 +54,7 @@ var (
 	descLosses    = prometheus.NewDesc("sluice_subscription_losses_total", "Times that the subscription was lost.", nil, nil)
 	descGaps      = prometheus.NewDesc("sluice_gaps_total", "Gaps that streams were told of.", []string{"reason"}, nil)
 	descEnded     = prometheus.NewDesc("sluice_streams_ended_total", "Streams that ended.", []string{"reason"}, nil)
+	descRefused   = prometheus.NewDesc("sluice_connections_refused_total", "Connections turned away since few file descriptors were left.", nil, nil)
 	descProblems  = prometheus.NewDesc("sluice_problems_total", "Requests that were refused or failed.", []string{"problem"}, nil)
 )
 
@@ -88,5 +89,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(descLosses, stats.Losses.Load())
 	stats.EachGap(func(reason fanout.Reason, n int64) { counter(descGaps, n, string(reason)) })
 	stats.EachEnd(func(reason fanout.ByeReason, n int64) { counter(descEnded, n, string(reason)) })
+	if guarded := c.g.refused.Load(); guarded != nil {
+		counter(descRefused, guarded.Refused())
+	}
 	c.g.problems.each(func(kind string, n int64) { counter(descProblems, n, kind) })
 }

@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"math"
@@ -90,6 +91,35 @@ func readAll(from io.Reader, length int64) ([]byte, error) {
 	body := bytes.NewBuffer(make([]byte, 0, max(length, 0)+bytes.MinRead))
 	_, err := body.ReadFrom(from)
 	return body.Bytes(), err
+}
+
+// maxRequest is how large a body may be that is about a stream or a ticket: a
+// token fits in.
+const maxRequest = 16 << 10
+
+// readJSON reads a body that is a JSON object into v, whose members are all
+// that it may have. A body that is empty leaves v as it is.
+func (g *Gateway) readJSON(w http.ResponseWriter, r *http.Request, v any) error {
+	as, err := kindOf(r)
+	if err != nil {
+		return err
+	}
+	if as != kindAny && as != kindJSON {
+		return errMediaType.with("Send application/json, in UTF-8 and not compressed.")
+	}
+	body, err := g.readBody(w, r, maxRequest)
+	if err != nil || len(body) == 0 {
+		return err
+	}
+	if err := checkJSON(body); err != nil {
+		return err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.DisallowUnknownFields()
+	if decoder.Decode(v) != nil {
+		return errBadBody.with("It is not an object with the members that belong here.")
+	}
+	return nil
 }
 
 // isJSON says whether data is JSON, or is an error if it claims to be and is not.

@@ -200,7 +200,7 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 		{"GET", room + "?limit=1&after=e-99", "", 200, "", nil},
 		{"GET", room + "?limit=1&before=e-99", "", 400, "bad-cursor", nil},
 		{"GET", "/events?" + strings.Repeat("room=a&", 60), "", 200, "", []string{"Accept", "application/json"}},
-		{"GET", "/events?" + manyRooms(51), "", 400, "bad-query", nil},
+		{"GET", "/events?" + manyRooms(51), "", 400, "too-many-rooms", nil},
 		{"GET", "/nothing", "", 404, "not-found", nil},
 		{"GET", "/rooms//events", "", 404, "not-found", nil},
 		{"PUT", room, "", 405, "method-not-allowed", nil},

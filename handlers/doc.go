@@ -6,6 +6,7 @@
 //	takeover.go  their connections, where those are plain HTTP/1.1; elsewhere conn.go
 //	history.go   GET on events: pages of history, long polls
 //	publish.go   POST on events; body.go and batch.go read what was posted
+//	presence.go  who is present, members.go who asks for that; namespaces.go what holds where
 //	rooms.go     what is known of a room; listing, purging
 //	query.go     rooms, cursors and options out of a request
 //	problem.go   every error that a client can see, and its status

@@ -418,7 +418,7 @@ func TestThousandsOfStreams(t *testing.T) {
 
 func TestStreamsComeAndGoWhileEventsCome(t *testing.T) {
 	onEveryPath(t, func(t *testing.T, p path) {
-		n := newTestNode(t, p, setup{hub: fanout.Options{RingEvents: 8, Shards: 3}, keep: fanout.Retention{Events: 5000}})
+		n := newTestNode(t, p, setup{hub: fanout.Options{RingEvents: 8, Shards: 3}, keep: fanout.Retention{Events: 1 << 20}})
 		done := make(chan struct{})
 		var publishing, reading sync.WaitGroup
 		publishing.Go(func() {

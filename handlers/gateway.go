@@ -2,13 +2,18 @@ package handlers
 
 import (
 	"cmp"
+	"context"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"sluice/fanout"
+	"sluice/handlers/auth"
+	"sluice/handlers/limit"
 )
 
 // Config of a Gateway. The zero value works.
@@ -24,8 +29,18 @@ type Config struct {
 	BodyTimeout  time.Duration // to receive a body; 10 s if zero
 	Origins      []string      // other origins whose pages may use the gateway
 	Logger       *slog.Logger  // slog.Default() if nil
-	Pages        http.Handler  // what is served besides, at PagePaths; nothing if nil
-	PagePaths    []string      //
+
+	Verifier        *auth.Verifier // judges tokens; without one the gateway is open
+	PublicSubscribe auth.Patterns  // rooms that everybody may read although there are tokens
+	PublicPublish   auth.Patterns  // likewise, and write to
+	StrictTickets   bool           // a ticket opens one stream and never reopens it
+	TrustedProxies  []netip.Prefix // whose X-Forwarded-For counts
+	Limits          Limits
+
+	Namespaces map[string]Namespace // settings of rooms by what stands before the first colon of their names
+
+	Pages     http.Handler // what is served besides, at PagePaths; nothing if nil
+	PagePaths []string     //
 }
 
 // Gateway is the HTTP side of a node.
@@ -35,6 +50,10 @@ type Gateway struct {
 	terms    fanout.Terms // of the connections that streams take over
 	draining atomic.Bool
 	problems problemCounts
+	limits   *limiter
+	revoked  *revocations
+	tickets  *tickets
+	refused  atomic.Pointer[limit.Descriptors] // of the public listener
 }
 
 // NewGateway gives the HTTP side of hub.
@@ -50,11 +69,50 @@ func NewGateway(hub *fanout.Hub, cfg Config) *Gateway {
 		cfg.Logger = slog.Default()
 	}
 	return &Gateway{
-		hub:      hub,
-		cfg:      cfg,
-		terms:    fanout.Terms{Chunked: !cfg.CloseFraming, Timeout: cfg.WriteTimeout},
-		problems: problemCounts{n: map[string]int64{}},
+		hub: hub, cfg: cfg, problems: problemCounts{n: map[string]int64{}},
+		terms:  fanout.Terms{Chunked: !cfg.CloseFraming, Timeout: cfg.WriteTimeout},
+		limits: newLimiter(cfg.Limits),
+		revoked: newRevocations(hub.Log(), func(subject string, until time.Time) {
+			hub.EndOwned(subject, until, fanout.ByeRevoked)
+		}),
+		tickets: &tickets{hub: hub, open: map[*heldTicket]struct{}{}},
 	}
+}
+
+// pollEvery is how often a node looks who was revoked on another one.
+const pollEvery = time.Second
+
+// Run keeps the gateway in step with the other nodes, until ctx ends: what was
+// published is added up, revocations are learnt, tickets outlive their streams
+// as long as they should. It is called once, while the log can still be used.
+func (g *Gateway) Run(ctx context.Context) {
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	tasks.Go(func() { g.limits.run(ctx, g.hub.Log()) })
+	if g.cfg.Verifier == nil {
+		return
+	}
+	tasks.Go(func() { g.tickets.run(ctx) })
+	tasks.Go(func() {
+		ticker := time.NewTicker(pollEvery)
+		defer ticker.Stop()
+		for {
+			_ = g.revoked.poll(ctx) // a log that is out of reach is reported elsewhere
+			select {
+			case <-ticker.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+}
+
+// Guard gives the public listener a bound: connections that would take the
+// last of so many file descriptors are turned away at once. 0 is no bound.
+func (g *Gateway) Guard(ln net.Listener, descriptors int) net.Listener {
+	guarded := limit.NewDescriptors(ln, descriptors)
+	g.refused.Store(guarded)
+	return guarded
 }
 
 // Drain makes the gateway say that it is not ready, and turn streams away.

@@ -16,7 +16,7 @@ const (
 )
 
 // history answers with a page, or, with wait, with the first events that come.
-func (g *Gateway) history(w http.ResponseWriter, r *http.Request, query url.Values, rooms []string) error {
+func (g *Gateway) history(w http.ResponseWriter, r *http.Request, query url.Values, v *visitor, rooms []string) error {
 	limit, err := number(query, "limit", defaultLimit, 1, maxLimit)
 	if err != nil {
 		return err
@@ -31,7 +31,7 @@ func (g *Gateway) history(w http.ResponseWriter, r *http.Request, query url.Valu
 	var page fanout.Page
 	switch {
 	case query.Has("wait"):
-		page, err = g.poll(r, query, rooms, limit)
+		page, err = g.poll(r, query, v, rooms, limit)
 	case query.Has("before"):
 		page, err = g.pageBefore(r, query.Get("before"), rooms, limit)
 	case given:
@@ -61,7 +61,7 @@ func (g *Gateway) pageBefore(r *http.Request, before string, rooms []string, lim
 	return g.hub.PageBefore(r.Context(), rooms, starts, limit)
 }
 
-func (g *Gateway) poll(r *http.Request, query url.Values, rooms []string, limit int) (fanout.Page, error) {
+func (g *Gateway) poll(r *http.Request, query url.Values, v *visitor, rooms []string, limit int) (fanout.Page, error) {
 	wait, err := duration(query, "wait", maxWait)
 	if err != nil {
 		return fanout.Page{}, err
@@ -70,9 +70,18 @@ func (g *Gateway) poll(r *http.Request, query url.Values, rooms []string, limit 
 	if err != nil {
 		return fanout.Page{}, err
 	}
+	// Who polls again within the grace was here all the time.
+	if opt.Member, err = g.memberOf(query, v.identity(), rooms); err != nil {
+		return fanout.Page{}, err
+	}
 	if g.draining.Load() {
 		return fanout.Page{}, errDraining
 	}
+	p, err := g.enter(v, &opt)
+	if err != nil {
+		return fanout.Page{}, err
+	}
+	defer p.leave()
 	return g.hub.Poll(r.Context(), opt, limit, wait)
 }
 

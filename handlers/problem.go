@@ -44,6 +44,13 @@ func (p *problem) and(name string, value any) *problem {
 	return &q
 }
 
+// after gives the same problem with when to try again.
+func (p *problem) after(wait time.Duration) *problem {
+	q := *p
+	q.retry = max(wait, time.Millisecond)
+	return &q
+}
+
 // The problems that there are. Their types are documented in docs/protocol.md.
 var (
 	errBadRoom      = &problem{kind: "bad-room", status: 400, title: "Not a room's name", detail: "A room's name has 1 to 128 characters: letters, digits and _ . : @ ~ -, and begins with a letter or digit."}
@@ -53,16 +60,27 @@ var (
 	errBadCursor    = &problem{kind: "bad-cursor", status: 400, title: "The cursor leads nowhere", detail: "Use a cursor that a page or a stream of these rooms gave, earliest or latest."}
 	errBadBody      = &problem{kind: "bad-body", status: 400, title: "The body cannot be read"}
 	errUnwantedBody = &problem{kind: "unwanted-body", status: 400, title: "This request takes no body", detail: "Send GET and DELETE without a body."}
-	errUnauthorized = &problem{kind: "unauthorized", status: 401, title: "No valid token"}
+	errBadRooms     = &problem{kind: "too-many-rooms", status: 400, title: "Too many rooms at a time"}
+	errUnauthorized = &problem{kind: "unauthorized", status: 401, title: "No valid token", detail: "Send a token that is valid here: Authorization: Bearer, the cookie, or a ticket for a stream."}
+	errRevoked      = errUnauthorized.with(errUnauthorized.detail) // looks the same, except to streams
 	errForbidden    = &problem{kind: "forbidden", status: 403, title: "Not allowed", detail: "You have no right to do this here."}
 	errNotFound     = &problem{kind: "not-found", status: 404, title: "There is nothing here", detail: "See docs/protocol.md for what there is."}
 	errMethod       = &problem{kind: "method-not-allowed", status: 405, title: "Not with this method", detail: "See docs/protocol.md for what can be done here."}
 	errTooLarge     = &problem{kind: "too-large", status: 413, title: "The body is too large"}
 	errMediaType    = &problem{kind: "unsupported-media-type", status: 415, title: "Not a kind of body we take", detail: "Send text/plain, application/json or application/x-ndjson, in UTF-8 and not compressed."}
 	errKeyReused    = &problem{kind: "key-reused", status: 422, title: "The idempotency key was used before", detail: "The key came with another body, which is kept; nothing was written now. Use a new key for a new event."}
-	errInternal     = &problem{kind: "internal", status: 500, title: "Internal error", detail: "Try again; if it stays, the gateway's log says more."}
-	errUnavailable  = &problem{kind: "unavailable", status: 503, title: "The log is out of reach", detail: "Try again soon, with the same Idempotency-Key.", retry: time.Second}
-	errDraining     = &problem{kind: "draining", status: 503, title: "This node is shutting down", detail: "Try again: another node will answer.", retry: time.Second}
+	errPublishRate  = &problem{kind: "publish-rate", status: 429, title: "Too many events", detail: "Publish less at a time, or wait as long as Retry-After says."}
+	errRoomRate     = &problem{kind: "room-rate", status: 429, title: "Too many events in this room", detail: "All who publish here share a rate; wait as long as Retry-After says."}
+	errNewRooms     = &problem{kind: "new-rooms-rate", status: 429, title: "Too many rooms that are new", detail: "Use the rooms that there are, or wait as long as Retry-After says."}
+
+	errStreams        = &problem{kind: "too-many-streams", status: 429, title: "This node has as many streams as it takes", detail: "Try again later.", retry: overloadWait}
+	errStreamsAddress = &problem{kind: "too-many-streams-of-address", status: 429, title: "Too many streams from this address", detail: "Close streams that are not needed, and try again later.", retry: overloadWait}
+	errStreamsSubject = &problem{kind: "too-many-streams-of-subject", status: 429, title: "Too many streams with this token's subject", detail: "Close streams that are not needed, and try again later.", retry: overloadWait}
+
+	errInternal    = &problem{kind: "internal", status: 500, title: "Internal error", detail: "Try again; if it stays, the gateway's log says more."}
+	errUnavailable = &problem{kind: "unavailable", status: 503, title: "The log is out of reach", detail: "Try again soon, with the same Idempotency-Key.", retry: time.Second}
+	errNoKeys      = &problem{kind: "no-keys", status: 503, title: "Tokens cannot be judged now", detail: "The keys for tokens are out of reach; try again soon.", retry: time.Second}
+	errDraining    = &problem{kind: "draining", status: 503, title: "This node is shutting down", detail: "Try again: another node will answer.", retry: time.Second}
 )
 
 // statuses is the table from what package fanout says to what a client is told.
@@ -107,11 +125,16 @@ func (g *Gateway) answering(h handler) http.HandlerFunc {
 			return
 		}
 		p := problemOf(err)
-		g.problems.count(p.kind)
-		if p.status >= 500 && !errors.Is(err, context.Canceled) {
-			g.cfg.Logger.LogAttrs(r.Context(), slog.LevelWarn, "request failed", slog.String("problem", p.kind), slog.Any("error", err))
-		}
+		g.report(r.Context(), p, err)
 		writeProblem(w, p)
+	}
+}
+
+// report counts a problem, and logs it where it is ours.
+func (g *Gateway) report(ctx context.Context, p *problem, err error) {
+	g.problems.count(p.kind)
+	if p.status >= 500 && p != errDraining && !errors.Is(err, context.Canceled) {
+		g.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "request failed", slog.String("problem", p.kind), slog.Any("error", err))
 	}
 }
 
@@ -124,6 +147,9 @@ func writeProblem(w http.ResponseWriter, p *problem) {
 	header := w.Header()
 	if p.retry > 0 {
 		header.Set("Retry-After", strconv.Itoa(max(1, int((p.retry+time.Second-1)/time.Second))))
+	}
+	if p.status == http.StatusUnauthorized {
+		header.Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 	}
 	if p.status == http.StatusRequestEntityTooLarge || p == errUnwantedBody {
 		header.Set("Connection", "close") // what is left of the body is not worth reading

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -39,11 +40,15 @@ func (g *Gateway) postEvents(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	subject, err := g.allow(r, mayPublish, rooms...)
+	v, err := g.admit(r, mayPublish, rooms...)
 	if err != nil {
 		return err
 	}
-	base, err := draftOf(r, query, subject)
+	// The first event is paid for before its body is read.
+	if err := g.limits.spend(v, len(rooms)); err != nil {
+		return err
+	}
+	base, err := draftOf(r, query, v.subject)
 	if err != nil {
 		return err
 	}
@@ -55,8 +60,17 @@ func (g *Gateway) postEvents(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := g.limits.spend(v, (len(drafts)-1)*len(rooms)); err != nil {
+		return err
+	}
+	if err := g.limits.enterRooms(v, rooms); err != nil {
+		return err
+	}
+	if err := g.limits.inRooms(rooms, len(drafts)); err != nil {
+		return err
+	}
 	list := batch || strings.HasPrefix(r.URL.Path, "/events")
-	if ephemeral {
+	if ephemeral || g.allEphemeral(rooms) {
 		return g.broadcast(w, r, rooms, drafts, list)
 	}
 	return g.append(w, r, rooms, drafts, list)
@@ -126,9 +140,9 @@ func (g *Gateway) append(w http.ResponseWriter, r *http.Request, rooms []string,
 	var receipts []receipt
 	replayed, alone := true, false
 	for _, room := range rooms {
-		done, err := g.hub.Append(r.Context(), room, drafts)
+		done, err := g.publish(r.Context(), room, drafts)
 		for i, d := range done {
-			replayed = replayed && d.Replayed
+			replayed = replayed && (d.Replayed || d.Position == fanout.Position{})
 			receipt := newReceipt(room, &drafts[i], d.Position, d.At)
 			if d.Alone {
 				alone, receipt.Replicated = true, new(bool)
@@ -149,6 +163,31 @@ func (g *Gateway) append(w http.ResponseWriter, r *http.Request, rooms []string,
 	}
 	writeReceipts(w, status, receipts, list)
 	return nil
+}
+
+// publish appends events, or, where their room keeps nothing, sends them only.
+func (g *Gateway) publish(ctx context.Context, room string, drafts []fanout.Draft) ([]fanout.Receipt, error) {
+	if !g.namespace(room).Ephemeral {
+		return g.hub.Append(ctx, room, drafts)
+	}
+	var done []fanout.Receipt
+	for i := range drafts {
+		at, err := g.hub.Broadcast(ctx, room, drafts[i])
+		if err != nil {
+			return done, err
+		}
+		done = append(done, fanout.Receipt{At: at})
+	}
+	return done, nil
+}
+
+func (g *Gateway) allEphemeral(rooms []string) bool {
+	for _, room := range rooms {
+		if !g.namespace(room).Ephemeral {
+			return false
+		}
+	}
+	return true
 }
 
 // partly lists, with an error, what was written before it.

@@ -32,9 +32,13 @@ func (g *Gateway) roomsOf(r *http.Request, query url.Values) ([]string, error) {
 	case len(rooms) == 0:
 		return nil, errBadQuery.with("Name a room: ?room=lobby.")
 	case len(rooms) > g.cfg.MaxRooms:
-		return nil, errBadQuery.with("At most " + strconv.Itoa(g.cfg.MaxRooms) + " rooms at a time.")
+		return nil, g.tooManyRooms()
 	}
 	return rooms, nil
+}
+
+func (g *Gateway) tooManyRooms() error {
+	return errBadRooms.with("Name at most " + strconv.Itoa(g.cfg.MaxRooms) + " rooms.")
 }
 
 func roomInPath(r *http.Request) (room string, ok bool, err error) {

@@ -12,7 +12,11 @@ func (g *Gateway) getRoom(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if _, err := g.allow(r, maySubscribe, room); err != nil {
+	v, err := g.admit(r, maySubscribe, room)
+	if err != nil {
+		return err
+	}
+	if err := g.limits.spend(v, 1); err != nil { // all nodes are asked
 		return err
 	}
 	history, err := g.hub.Read(r.Context(), room, -1, 0)
@@ -79,6 +83,9 @@ func (g *Gateway) endStream(w http.ResponseWriter, r *http.Request) error {
 	id, ok := pathValue(r, "stream")
 	if !ok || !fanout.ValidStreamID(id) {
 		return errNotFound
+	}
+	if err := g.limits.spend(&visitor{address: g.addressOf(r)}, 1); err != nil { // all nodes are told
+		return err
 	}
 	if err := g.hub.EndStream(r.Context(), id); err != nil {
 		return err

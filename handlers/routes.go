@@ -3,15 +3,15 @@ package handlers
 import (
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/go-chi/chi/v5"
-	"github.com/go-chi/chi/v5/middleware"
 )
 
 // Handler is everything that the public listener serves.
 func (g *Gateway) Handler() http.Handler {
 	r := chi.NewRouter()
-	r.Use(middleware.Recoverer, secureHeaders, g.crossOrigin, g.withoutBody)
+	r.Use(g.recovering, secureHeaders, g.crossOrigin, g.bodies)
 	r.NotFound(g.answering(func(http.ResponseWriter, *http.Request) error { return errNotFound }))
 	r.MethodNotAllowed(g.answering(wrongMethod))
 
@@ -19,11 +19,15 @@ func (g *Gateway) Handler() http.Handler {
 	r.Post("/rooms/{room}/events", g.answering(g.postEvents))
 	r.Delete("/rooms/{room}/events", g.answering(g.purge))
 	r.Get("/rooms/{room}", g.answering(g.getRoom))
+	r.Get("/rooms/{room}/members", g.answering(g.getMembers))
 	r.Get("/rooms", g.answering(g.listRooms))
 	r.Get("/events", g.answering(g.getEvents))
 	r.Post("/events", g.answering(g.postEvents))
 	r.Delete("/streams/{stream}", g.answering(g.endStream))
 	r.Post("/streams/{stream}", g.answering(g.endStream)) // for navigator.sendBeacon, which knows no other method
+	r.Post("/streams/{stream}/token", g.answering(g.renewStream))
+	r.Post("/tickets", g.answering(g.sellTicket))
+	r.Post("/revocations", g.answering(g.revoke))
 
 	r.Get("/healthz", g.healthy)
 	r.Get("/readyz", g.answering(g.ready))
@@ -90,12 +94,23 @@ func (g *Gateway) crossOrigin(next http.Handler) http.Handler {
 	})
 }
 
-// withoutBody refuses a body where none belongs: what a proxy and we might
-// understand differently is not worth reading.
-func (g *Gateway) withoutBody(next http.Handler) http.Handler {
+// bodies refuses a body where none belongs: what a proxy and we might
+// understand differently is not worth reading. Where one belongs, it has its
+// time from here on, since what a handler leaves of it is read for the sake of
+// the next request.
+func (g *Gateway) bodies(next http.Handler) http.Handler {
 	refuse := g.answering(func(http.ResponseWriter, *http.Request) error { return errUnwantedBody })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPost && (r.ContentLength != 0 || len(r.TransferEncoding) > 0) {
+		body := r.ContentLength != 0 || len(r.TransferEncoding) > 0
+		if body {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(g.cfg.BodyTimeout)) // where that can be set
+		}
+		if len(r.TransferEncoding) > 0 && r.ProtoMajor == 1 {
+			// It may have come with a Content-Length, too, which net/http drops. What
+			// is behind such a body is not to be taken for another request.
+			w.Header().Set("Connection", "close")
+		}
+		if body && r.Method != http.MethodPost {
 			refuse(w, r)
 			return
 		}
@@ -115,6 +130,9 @@ func (g *Gateway) ready(w http.ResponseWriter, _ *http.Request) error {
 	}
 	if !g.hub.DownSince().IsZero() {
 		return errUnavailable
+	}
+	if g.cfg.Verifier != nil && g.cfg.Verifier.Ready() != nil {
+		return errNoKeys
 	}
 	writeJSON(w, "application/json", http.StatusOK, map[string]string{"status": "ready"})
 	return nil

@@ -1,7 +1,6 @@
 package handlers
 
 import (
-	"errors"
 	"net/http"
 	"net/url"
 	"time"
@@ -19,12 +18,13 @@ func (g *Gateway) getEvents(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if _, err := g.allow(r, maySubscribe, rooms...); err != nil {
-		return err
-	}
 	form := formOf(r, query)
 	if form == formPage {
-		return g.history(w, r, query, rooms)
+		v, err := g.admit(r, maySubscribe, rooms...)
+		if err != nil {
+			return err
+		}
+		return g.history(w, r, query, v, rooms)
 	}
 	return g.stream(w, r, query, rooms, form)
 }
@@ -35,16 +35,18 @@ func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, query url.Value
 	if err != nil {
 		return err
 	}
-	s, err := g.open(r, opt)
+	s, err := g.open(r, query, opt)
 	if r.Context().Err() != nil {
+		if s != nil {
+			s.Drop()
+		}
 		return nil // the client has left; nobody is there to be told
 	}
-	g.streamHeaders(w, form)
 	conn := &responseConn{w: w, rc: http.NewResponseController(w), timeout: g.cfg.WriteTimeout}
 	if err != nil {
-		g.closeFraming(w)
-		return conn.Write(g.farewell(opt.Format, err))
+		return g.refuse(r, conn, opt.Format, form, err)
 	}
+	g.streamHeaders(w, form)
 	if taken, ok := takeOver(w, r); ok {
 		s.Serve(taken, g.responseHead(w.Header()), &g.terms)
 		return nil
@@ -56,25 +58,111 @@ func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, query url.Value
 	return nil
 }
 
-func (g *Gateway) open(r *http.Request, opt fanout.StreamOptions) (*fanout.Stream, error) {
+// open opens a stream, if whoever asks for it may have it.
+func (g *Gateway) open(r *http.Request, query url.Values, opt fanout.StreamOptions) (*fanout.Stream, error) {
+	v, err := g.streamVisitor(r, query, opt.Rooms)
+	if err != nil {
+		return nil, err
+	}
+	if opt.Member, err = g.memberOf(query, v.identity(), opt.Rooms); err != nil {
+		return nil, err
+	}
 	if g.draining.Load() {
 		return nil, fanout.ErrClosed
 	}
-	return g.hub.Open(r.Context(), opt)
+	p, err := g.enter(v, &opt)
+	if err != nil {
+		return nil, err
+	}
+	if v.ticket != nil {
+		return g.openWithTicket(r, v.ticket, opt, p)
+	}
+	s, err := g.hub.Open(r.Context(), opt)
+	if err != nil {
+		p.leave()
+	}
+	return s, err
 }
 
-// farewell is all that a stream says which cannot be had now.
-func (g *Gateway) farewell(as fanout.Format, err error) []byte {
-	if errors.Is(err, fanout.ErrClosed) {
-		return fanout.AppendBye(nil, as, fanout.ByeDrain, g.cfg.Retry)
+// streamVisitor says who asks for a stream, by ticket or by token.
+func (g *Gateway) streamVisitor(r *http.Request, query url.Values, rooms []string) (*visitor, error) {
+	if g.cfg.Verifier != nil && query.Has("ticket") {
+		return g.present(r, query, rooms)
 	}
-	g.problems.count(problemOf(err).kind)
-	return fanout.AppendBye(nil, as, fanout.ByeOverload, overloadRetry*g.cfg.Retry)
+	v, err := g.admit(r, maySubscribe, rooms...)
+	if err == nil && v.subject != "" && !time.Now().Before(v.claims.Expires) {
+		return nil, errUnauthorized // what is good for a moment more, for clocks that differ, is no good for a stream
+	}
+	return v, err
+}
+
+// enter takes a place for a stream, which it gives back when it has closed.
+func (g *Gateway) enter(v *visitor, opt *fanout.StreamOptions) (*place, error) {
+	if err := g.limits.enterRooms(v, opt.Rooms); err != nil {
+		return nil, err
+	}
+	p, err := g.limits.enter(v)
+	if err != nil {
+		return nil, err
+	}
+	opt.Lease, opt.Ended = v.lease(), func(fanout.ByeReason) { p.leave() }
+	return p, nil
+}
+
+// openWithTicket takes the ticket last, so that it is not spent on a stream
+// that cannot be had.
+func (g *Gateway) openWithTicket(r *http.Request, t *ticket, opt fanout.StreamOptions, p *place) (*fanout.Stream, error) {
+	closed := make(chan struct{})
+	opt.Ended = func(fanout.ByeReason) { p.leave(); close(closed) }
+	t.assign(&opt)
+	s, err := g.hub.Open(r.Context(), opt)
+	if err != nil {
+		p.leave()
+		return nil, err
+	}
+	taken, err := g.take(r.Context(), t, &opt)
+	if err != nil {
+		s.Drop()
+		return nil, err
+	}
+	if !g.cfg.StrictTickets {
+		g.tickets.hold(taken, s, closed)
+	}
+	return s, nil
+}
+
+// refuse answers a request for a stream that cannot be had. Whoever may come
+// back is told when, in the way that browsers understand; the others get a
+// status at which they stop.
+func (g *Gateway) refuse(r *http.Request, conn *responseConn, as fanout.Format, form form, err error) error {
+	p := problemOf(err)
+	switch {
+	case err == errRevoked:
+		conn.w.WriteHeader(http.StatusNoContent)
+		return nil
+	case p.status != http.StatusTooManyRequests && p.status < http.StatusInternalServerError:
+		return err
+	}
+	g.report(r.Context(), p, err)
+	g.streamHeaders(conn.w, form)
+	g.closeFraming(conn.w)
+	conn.w.Header().Set("Connection", "close") // its descriptor is better used by others
+	if p == errDraining {
+		return conn.Write(fanout.AppendBye(nil, as, fanout.ByeDrain, g.cfg.Retry))
+	}
+	retry := overloadRetry * g.cfg.Retry
+	if p.status == http.StatusTooManyRequests {
+		retry = max(overloadWait, 2*p.retry)
+	}
+	return conn.Write(fanout.AppendBye(nil, as, fanout.ByeOverload, retry))
 }
 
 // overloadRetry is how many times longer than usual those stay away whom we
 // cannot serve.
 const overloadRetry = 2
+
+// overloadWait is after about how long those come back who met a limit.
+const overloadWait = 15 * time.Second
 
 func (g *Gateway) streamOptions(r *http.Request, query url.Values, rooms []string, form form) (fanout.StreamOptions, error) {
 	opt := fanout.StreamOptions{

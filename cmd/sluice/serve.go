@@ -13,6 +13,7 @@ import (
 
 	"sluice/fanout"
 	"sluice/handlers"
+	"sluice/handlers/auth"
 	"sluice/static"
 )
 
@@ -33,6 +34,7 @@ type serveCmd struct {
 	MaxBody       size          `help:"Largest data of one event." default:"64KiB" placeholder:"SIZE"`
 
 	MaxRoomsPerStream int `help:"Most rooms of one stream." default:"50" placeholder:"N"`
+	MaxMembers        int `help:"Most members of a room that are named; where there are more, they are counted only." default:"1000" placeholder:"N"`
 
 	Heartbeat    time.Duration `help:"How long a stream may be silent before it is sent a heartbeat." default:"15s" placeholder:"TIME"`
 	Retry        time.Duration `help:"After about how long clients reconnect." default:"2s" placeholder:"TIME"`
@@ -41,6 +43,8 @@ type serveCmd struct {
 	WriteTimeout time.Duration `help:"How long a reader may take nothing before its stream is ended." default:"30s" placeholder:"TIME"`
 	Framing      string        `help:"How streams are framed: chunked, or close, which an HAProxy in front needs unless it has option http-no-delay." enum:"chunked,close" default:"chunked" placeholder:"chunked|close"`
 	Drain        time.Duration `help:"How long a node that is told to end takes to send its streams away." default:"10s" placeholder:"TIME"`
+
+	accessFlags
 
 	CORSOrigin []string `name:"cors-origin" help:"Origin whose pages may use the gateway, besides its own. May be repeated." placeholder:"ORIGIN"`
 	TLSCert    string   `name:"tls-cert" help:"Certificate chain, PEM, to serve TLS and HTTP/2." type:"existingfile" placeholder:"FILE"`
@@ -55,19 +59,29 @@ type serveCmd struct {
 const defaultAdmin = "127.0.0.1:8081"
 
 // Run serves until ctx ends and the node has drained.
-func (c *serveCmd) Run(ctx context.Context, p *process) error {
+func (c *serveCmd) Run(ctx context.Context, p *process, file *configFile) error {
 	if err := c.check(); err != nil {
 		return err
 	}
 	logger := c.logger(p)
-	log, closeLog, err := c.openLog(logger)
+	log, closeLog, err := c.openLog(logger, file)
 	if err != nil {
 		return &usageError{err.Error()}
 	}
 	defer closeLog()
-	hub := fanout.NewHub(log, fanout.Options{RingMemory: int(c.RingMemory), Keep: c.keep(), Logger: logger})
-	gateway := handlers.NewGateway(hub, c.gatewayConfig(logger))
-	n := &node{cmd: c, hub: hub, gateway: gateway, logger: logger}
+	cfg := c.gatewayConfig(logger)
+	cfg.Namespaces = file.gatewayNamespaces()
+	if err := c.configure(&cfg, file, logger); err != nil {
+		return err
+	}
+	if cfg.Verifier != nil {
+		defer cfg.Verifier.Close()
+	}
+	hub := fanout.NewHub(log, fanout.Options{
+		RingMemory: int(c.RingMemory), Keep: c.keep(file), Logger: logger, Presence: fanout.PresenceOptions{Names: c.MaxMembers},
+	})
+	gateway := handlers.NewGateway(hub, cfg)
+	n := &node{cmd: c, hub: hub, gateway: gateway, verifier: cfg.Verifier, logger: logger}
 	return n.serve(ctx)
 }
 
@@ -75,12 +89,21 @@ func (c *serveCmd) check() error {
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return usagef("--tls-cert and --tls-key go together")
 	}
+	trusted := http.NewCrossOriginProtection()
+	for _, origin := range c.CORSOrigin {
+		if err := trusted.AddTrustedOrigin(origin); err != nil {
+			return usagef("--cors-origin: %v; an origin is written like https://app.example", err)
+		}
+	}
+	if err := c.accessFlags.check(); err != nil {
+		return err
+	}
 	for _, limit := range []struct {
 		name string
 		ok   bool
 	}{
 		{"--history-events", c.HistoryEvents > 0}, {"--history-age", c.HistoryAge > 0}, {"--ring-memory", c.RingMemory > 0},
-		{"--max-body", c.MaxBody > 0}, {"--max-rooms-per-stream", c.MaxRoomsPerStream > 0}, {"--heartbeat", c.Heartbeat > 0},
+		{"--max-body", c.MaxBody > 0}, {"--max-rooms-per-stream", c.MaxRoomsPerStream > 0}, {"--max-members", c.MaxMembers > 0}, {"--heartbeat", c.Heartbeat > 0},
 		{"--retry", c.Retry > 0}, {"--write-timeout", c.WriteTimeout > 0}, {"--max-age", c.MaxAge >= 0}, {"--drain", c.Drain >= 0}, {"--ack-timeout", c.AckTimeout > 0},
 	} {
 		if !limit.ok {
@@ -90,8 +113,8 @@ func (c *serveCmd) check() error {
 	return nil
 }
 
-func (c *serveCmd) keep() fanout.Retention {
-	return fanout.Retention{Events: c.HistoryEvents, Age: c.HistoryAge}
+func (c *serveCmd) keep(file *configFile) fanout.Retention {
+	return fanout.Retention{Events: c.HistoryEvents, Age: c.HistoryAge, Rooms: file.retention()}
 }
 
 func (c *serveCmd) logger(p *process) *slog.Logger {
@@ -104,11 +127,11 @@ func (c *serveCmd) logger(p *process) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(p.stderr, opt))
 }
 
-func (c *serveCmd) openLog(logger *slog.Logger) (log fanout.Log, closeLog func(), err error) {
+func (c *serveCmd) openLog(logger *slog.Logger, file *configFile) (log fanout.Log, closeLog func(), err error) {
 	if c.Redis == "" {
-		return fanout.NewMemory(c.keep()), func() {}, nil
+		return fanout.NewMemory(c.keep(file)), func() {}, nil
 	}
-	opt := fanout.RedisOptions{URL: c.Redis, Prefix: c.RedisPrefix, Keep: c.keep(), Logger: logger}
+	opt := fanout.RedisOptions{URL: c.Redis, Prefix: c.RedisPrefix, Keep: c.keep(file), Logger: logger}
 	if c.Ack == "replicated" {
 		opt.Ack = c.AckTimeout
 	}
@@ -134,16 +157,17 @@ func (c *serveCmd) gatewayConfig(logger *slog.Logger) handlers.Config {
 
 // node is a gateway that runs.
 type node struct {
-	cmd     *serveCmd
-	hub     *fanout.Hub
-	gateway *handlers.Gateway
-	logger  *slog.Logger
+	cmd      *serveCmd
+	hub      *fanout.Hub
+	gateway  *handlers.Gateway
+	verifier *auth.Verifier // nil if the gateway is open
+	logger   *slog.Logger
 }
 
 // serve listens until ctx ends, or something fails, and then drains. When it
 // returns, nothing of the node runs any more.
 func (n *node) serve(ctx context.Context) error {
-	public, err := net.Listen("tcp", n.cmd.Listen)
+	public, err := listen(ctx, n.cmd.Listen, n.cmd.WriteTimeout)
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}
@@ -156,10 +180,15 @@ func (n *node) serve(ctx context.Context) error {
 	hubCtx, stopHub := context.WithCancel(context.Background())
 	var tasks sync.WaitGroup
 	tasks.Go(func() { _ = n.hub.Run(hubCtx) }) // which ends when it is told to, only
-	servers := []*http.Server{n.server(n.gateway.Handler())}
-	tasks.Go(func() { cancel(n.serveOn(servers[0], public)) })
+	tasks.Go(func() { n.gateway.Run(hubCtx) })
+	if n.verifier != nil {
+		tasks.Go(func() { n.cmd.reload(hubCtx, n.verifier, n.logger) })
+	}
+	servers := []*http.Server{handlers.NewServer(n.gateway.Handler(), n.logger)}
+	guarded := n.gateway.Guard(public, descriptors())
+	tasks.Go(func() { cancel(n.serveOn(servers[0], guarded)) })
 	if admin != nil {
-		servers = append(servers, n.server(n.gateway.AdminHandler()))
+		servers = append(servers, handlers.NewServer(n.gateway.AdminHandler(), n.logger))
 		tasks.Go(func() { cancel(servers[1].Serve(admin)) })
 	}
 	n.announce(public.Addr(), admin)
@@ -190,19 +219,6 @@ func (n *node) listenAdmin() (net.Listener, error) {
 	return ln, nil
 }
 
-// server has the bounds that keep slow clients from holding connections: time
-// for the head here, for bodies and streams in the handlers, since a bound of
-// the whole response would cut streams.
-func (n *node) server(h http.Handler) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(n.logger.Handler(), slog.LevelDebug),
-	}
-}
-
 func (n *node) serveOn(srv *http.Server, ln net.Listener) error {
 	if n.cmd.TLSCert != "" {
 		return srv.ServeTLS(ln, n.cmd.TLSCert, n.cmd.TLSKey)
@@ -215,7 +231,10 @@ func (n *node) announce(public net.Addr, admin net.Listener) {
 	if n.cmd.TLSCert != "" {
 		scheme = "https"
 	}
-	attrs := []any{"url", scheme + "://" + public.String(), "log", "memory"}
+	attrs := []any{"url", scheme + "://" + public.String(), "log", "memory", "access", "open"}
+	if n.verifier != nil {
+		attrs[5] = "tokens"
+	}
 	if n.cmd.Redis != "" {
 		attrs[3] = "redis"
 	}
@@ -223,8 +242,8 @@ func (n *node) announce(public net.Addr, admin net.Listener) {
 		attrs = append(attrs, "admin", "http://"+admin.Addr().String())
 	}
 	n.logger.Info("serving", attrs...)
-	if tcp, ok := public.(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
-		n.logger.Warn("the gateway is OPEN: whoever can reach this address may read and publish in every room")
+	if tcp, ok := public.(*net.TCPAddr); ok && !tcp.IP.IsLoopback() && n.verifier == nil {
+		n.logger.Warn("the gateway is OPEN: whoever can reach this address may read and publish in every room; give it --jwt-secret, --jwt-key or --jwks")
 	}
 }
 
@@ -234,6 +253,9 @@ func (n *node) drain(servers []*http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), n.cmd.Drain)
 	defer cancel()
 	n.gateway.Drain()
+	for _, srv := range servers {
+		srv.SetKeepAlivesEnabled(false) // a connection closes behind an answer, rather than before a request
+	}
 	n.hub.Drain(ctx, n.cmd.Drain*8/10)
 	for _, srv := range servers {
 		if err := srv.Shutdown(ctx); err != nil {

@@ -31,3 +31,14 @@ func Credential(r *http.Request) (token string, ok bool) {
 	}
 	return token, ok
 }
+
+// FromCookie says that what Credential returns is a cookie, which a browser
+// sends along whoever made it send the request.
+func FromCookie(r *http.Request) bool {
+	for _, line := range r.Header.Values("Authorization") {
+		if scheme, _, _ := strings.Cut(line, " "); strings.EqualFold(scheme, "Bearer") {
+			return false
+		}
+	}
+	return len(r.CookiesNamed(Cookie)) > 0
+}

@@ -131,3 +131,18 @@ func (r *Rates) ageLocked(now time.Duration) {
 	r.young, r.youngUntil = map[string]time.Duration{}, 0
 	r.turned = now
 }
+
+// Lower takes from the key's bucket until it needs the given time to be full
+// again; if it needs longer already, nothing changes.
+func (r *Rates) Lower(key string, full time.Duration) {
+	if r.interval == 0 || full <= 0 {
+		return
+	}
+	now := time.Since(r.start)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.turnLocked(now)
+	if known := r.fullLocked(key); now+full > known {
+		r.putLocked(key, now+full, now)
+	}
+}

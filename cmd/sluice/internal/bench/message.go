@@ -82,7 +82,7 @@ func (f *format) parse(data []byte) (m message, is found) {
 	seq, ok3 := parseHex(b[atSeq : atTime-1])
 	at, ok4 := parseHex(b[atTime : atSum-1])
 	sum, ok5 := parseHex(b[atSum : atFill-1])
-	if !(ok1 && ok2 && ok3 && ok4 && ok5) || uint32(sum) != crc32.ChecksumIEEE(b[:atSum]) {
+	if !(ok1 && ok2 && ok3 && ok4 && ok5) || b[atFill-1] != '.' || uint32(sum) != crc32.ChecksumIEEE(b[:atSum]) {
 		return m, corrupt
 	}
 	return message{int(room), int(pub), uint32(seq), int64(at)}, whole

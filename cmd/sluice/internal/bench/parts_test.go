@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -10,9 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
-
-	"bufio"
 
 	"pgregory.net/rapid"
 )
@@ -119,6 +119,7 @@ func TestMessagesSurviveEnvelopes(t *testing.T) {
 func FuzzNoChangeOfAMessageGoesUnseen(f *testing.F) {
 	f.Add(uint16(0), byte(1))
 	f.Add(uint16(60), byte('y'))
+	f.Add(uint16(52), byte('J')) // what ends the checksum is not summed
 	f.Fuzz(func(t *testing.T, at uint16, b byte) {
 		format := newFormat("0badcafe", 100)
 		raw := format.append(nil, message{1, 2, 3, 4})
@@ -239,6 +240,34 @@ func FuzzResponseDoesNotCareAboutPieces(f *testing.F) {
 		if (errA == nil) != (errB == nil) || a.status != b.status || bodyA != bodyB || restA != restB {
 			t.Fatalf("%q whole: %d %q %q %v\nin pieces of %d: %d %q %q %v", raw, a.status, bodyA, restA, errA, size, b.status, bodyB, restB, errB)
 		}
+	})
+}
+
+func TestGateLetsInWhatWasDeliveredOrIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &run{began: time.Now()}
+		r.intakes = []*intake{{run: r}}
+		r.gate.limit = 2
+		r.due.Store(2)
+		pass := func(after time.Duration, want bool) {
+			t.Helper()
+			from := r.now()
+			if got := r.gate.pass(t.Context(), r, 10*time.Second); got != want {
+				t.Fatalf("pass: %v, want %v", got, want)
+			}
+			if d := (r.now() - from - after).Abs(); d > time.Millisecond {
+				t.Fatalf("passed after %v, want %v", r.now()-from, after)
+			}
+		}
+		time.AfterFunc(500*time.Millisecond, func() { r.intakes[0].delivered.Add(1) })
+		pass(500*time.Millisecond, true)
+		r.due.Add(1)
+		// Nothing comes any more: what is under way is taken for lost.
+		pass(stalled, true)
+		r.due.Add(2)
+		time.Sleep(9*time.Second + 999*time.Millisecond - r.now())
+		r.gate.since = r.now()
+		pass(time.Millisecond, false)
 	})
 }
 

@@ -140,7 +140,7 @@ func (x *examination) looksLikeHAProxy(bad delayList) bool {
 		if d.proto == http2 || len(d.took) == 0 || d.missing > 0 {
 			return false
 		}
-		if extra := d.took[0] - x.rtt; extra < 150*time.Millisecond || d.median()-x.rtt > 300*time.Millisecond {
+		if extra := d.took[0] - x.rtt; extra < 150*time.Millisecond || d.median()-x.rtt > 350*time.Millisecond {
 			return false
 		}
 	}

@@ -35,7 +35,7 @@ func TestDirectWayIsGood(t *testing.T) {
 	want(t, r, "resume", OK, "Last-Event-ID arrives")
 	want(t, r, "long poll", OK)
 	want(t, r, "body", OK, "900 KiB")
-	want(t, r, "idle", OK, "open for 600 ms", "heartbeats")
+	want(t, r, "idle", OK, "open for 1.5 s", "heartbeats")
 	want(t, r, "silent poll", OK)
 	want(t, r, "leaving", OK)
 	want(t, r, "clock", OK)
@@ -93,13 +93,13 @@ func TestProxyThatBuffersEverything(t *testing.T) {
 func TestSizeOfABufferIsMeasured(t *testing.T) {
 	t.Parallel()
 	srv := inFront(t, honest(t).URL, nil, hoard(40<<10, isStream))
-	r := examine(t, srv.URL, nil)
+	r := examine(t, srv.URL, func(o *Options) { o.Quick = true })
 	want(t, r, "prompt", Bad, "after 47 KiB more", "application/x-ndjson is prompt")
 }
 
 func TestProxyThatCompressesAndFlushesIsFine(t *testing.T) {
 	t.Parallel()
-	r := examine(t, inFront(t, honest(t).URL, nil, pack(true)).URL, nil)
+	r := examine(t, inFront(t, honest(t).URL, nil, pack(true)).URL, func(o *Options) { o.Quick = true })
 	wantGood(t, r, "http")
 	want(t, r, "prompt", OK, "packed with gzip on the way")
 }
@@ -112,7 +112,7 @@ func TestProxyThatCompressesAndDoesNotFlush(t *testing.T) {
 			return nil
 		}
 	}, pack(false))
-	r := examine(t, srv.URL, nil)
+	r := examine(t, srv.URL, func(o *Options) { o.Quick = true })
 	want(t, r, "opening", Bad, "gzip offered: never; headers after", "encode")
 	want(t, r, "prompt", Bad, "only where compression is offered", "update Caddy")
 	want(t, r, "resume", OK)
@@ -123,8 +123,8 @@ func TestProxyThatCompressesAndDoesNotFlush(t *testing.T) {
 
 func TestProxyThatCutsStreams(t *testing.T) {
 	t.Parallel()
-	r := examine(t, inFront(t, honest(t).URL, nil, cut(450*time.Millisecond)).URL, nil)
-	want(t, r, "idle", Bad, "cut after 4", "heartbeats", "timeouts")
+	r := examine(t, inFront(t, honest(t).URL, nil, cut(time.Second)).URL, func(o *Options) { o.Idle = 2 * time.Second })
+	want(t, r, "idle", Bad, "cut after 1.", "heartbeats", "timeouts")
 	want(t, r, "prompt", OK)
 	if r.Good {
 		t.Error("the way is good")
@@ -140,7 +140,7 @@ func TestProxyThatDropsLastEventID(t *testing.T) {
 			r.Out.Header.Del("Last-Event-ID")
 		}
 	}, nil)
-	r := examine(t, srv.URL, nil)
+	r := examine(t, srv.URL, func(o *Options) { o.Quick = true })
 	want(t, r, "resume", Bad, "Last-Event-ID does not arrive, the cursor in the query arrives", "EventSource")
 }
 
@@ -165,7 +165,7 @@ func TestProxyThatHidesWhoLeft(t *testing.T) {
 	ctx, release := context.WithCancel(t.Context())
 	defer release()
 	r := examine(t, inFront(t, honest(t).URL, nil, cling(ctx)).URL, nil)
-	want(t, r, "leaving", Bad, "not within 500 ms", "--max-age")
+	want(t, r, "leaving", Bad, "not noticed within 500 ms", "--max-age")
 	want(t, r, "prompt", OK)
 }
 

@@ -307,8 +307,8 @@ func serve(t *testing.T, h http.Handler, configure func(*httptest.Server)) *http
 // hurry is the pace of tests.
 func hurry() pace {
 	return pace{
-		opening: 400 * time.Millisecond, soon: 300 * time.Millisecond, patience: time.Second,
-		events: 4, gap: 20 * time.Millisecond, prompt: 60 * time.Millisecond,
+		opening: time.Second, soon: time.Second, patience: 1500 * time.Millisecond,
+		events: 4, gap: 20 * time.Millisecond, prompt: 120 * time.Millisecond,
 		leaving: 500 * time.Millisecond, silent: 700 * time.Millisecond, poll: 300 * time.Millisecond,
 	}
 }
@@ -319,7 +319,7 @@ const beat = 50 * time.Millisecond
 // examine runs an examination of url in a hurry.
 func examine(t *testing.T, url string, change func(*Options)) *Report {
 	t.Helper()
-	o := Options{URL: parse(t, url), Idle: 600 * time.Millisecond, pace: hurry()}
+	o := Options{URL: parse(t, url), Idle: 1500 * time.Millisecond, pace: hurry()}
 	if change != nil {
 		change(&o)
 	}

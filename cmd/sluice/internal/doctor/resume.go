@@ -61,7 +61,9 @@ func (x *examination) resumeUnknown(ctx context.Context) {
 	gap := func(query url.Values, header http.Header) bool {
 		p := x.listen(ctx, x.best, x.room, query, header)
 		defer p.close()
-		return p.await(ctx, x.pace.opening/5, func(o *observed) bool { return o.gap != "" })
+		// The gap comes right behind the opening event.
+		p.await(ctx, x.pace.patience, opened)
+		return p.await(ctx, x.pace.soon, func(o *observed) bool { return o.gap != "" })
 	}
 	x.judgeResume(
 		gap(nil, http.Header{"Last-Event-Id": {nowhere}}),

@@ -235,7 +235,7 @@ func (x *examination) judgeLeaving(busy, silent leave) *Finding {
 		return nil
 	}
 	f := &Finding{Check: "leaving", Level: OK, Means: "the gateway knows who is there", Figures: map[string]any{"busy_s": after(busy)}}
-	f.Seen = "a client that left a busy room was noticed " + busy.String()
+	f.Seen = "a client that left a busy room was " + busy.String()
 	if silent.known {
 		f.Seen += ", one that left a silent room " + silent.String()
 		f.Figures["silent_s"] = after(silent)
@@ -257,16 +257,16 @@ func (x *examination) judgeLeaving(busy, silent leave) *Finding {
 	case silent.known && silent.after > soon:
 		f.Level = Warn
 		f.Means = "only the failed heartbeats tell: members of silent rooms seem present for so long"
-		f.Do = "let clients say that they leave (DELETE /streams/{stream}); or " + x.product.advice(hides)
+		f.Do = "let clients say that they leave (DELETE /streams/{stream}); besides, " + x.product.advice(hides)
 	}
 	return f
 }
 
 func (l leave) String() string {
 	if l.after == 0 {
-		return fmt.Sprintf("not within %s", ms(l.limit))
+		return fmt.Sprintf("not noticed within %s", ms(l.limit))
 	}
-	return "after " + ms(l.after)
+	return "noticed after " + ms(l.after)
 }
 
 func after(l leave) any {

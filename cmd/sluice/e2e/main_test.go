@@ -1,0 +1,43 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// program is sluice, built for these tests, with the race detector in it.
+var program string
+
+// top is where the project's files are, seen from here.
+const top = "../../.."
+
+func TestMain(m *testing.M) { os.Exit(build(m)) }
+
+// build makes the program, runs the tests and takes the program away again.
+func build(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "sluice-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	program = filepath.Join(dir, "sluice")
+	if out, err := exec.Command("go", "build", "-race", "-o", program, "sluice/cmd/sluice").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "building sluice: %v\n%s", err, out)
+		return 1
+	}
+	code := m.Run()
+	if code != 0 {
+		return code
+	}
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,9 @@
+package e2e
+
+import "syscall"
+
+// attributes put a child in a group of its own, so that a signal reaches what
+// it started too, and let the kernel kill it should this process be killed.
+func attributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}

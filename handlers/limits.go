@@ -1,0 +1,125 @@
+package handlers
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/handlers/limit"
+)
+
+// Limits of what is served. A limit that is zero does not limit.
+type Limits struct {
+	Streams           int // open on this node
+	StreamsPerAddress int // of one address, or /64
+	StreamsPerSubject int //
+
+	PublishRate  float64 // events a second of a subject, or of an address without one; on all nodes
+	PublishBurst int     // of them at once; a second's worth if zero
+	RoomRate     float64 // events a second in a room; on all nodes
+	RoomBurst    int     //
+	NewRoomsRate float64 // rooms a second that this node has not seen lately, of a subject or an address
+}
+
+// limiter keeps the books of Limits.
+type limiter struct {
+	streams, byAddress, bySubject *limit.Counts
+	publish, room                 *limit.Shared
+	newRooms                      *limit.Rates
+	recent                        *limit.Recent // rooms
+}
+
+func newLimiter(l Limits) *limiter {
+	return &limiter{
+		streams:   limit.NewCounts(l.Streams),
+		byAddress: limit.NewCounts(l.StreamsPerAddress),
+		bySubject: limit.NewCounts(l.StreamsPerSubject),
+		publish:   limit.NewShared("publish", limit.RateOptions{PerSecond: l.PublishRate, Burst: l.PublishBurst}),
+		room:      limit.NewShared("room", limit.RateOptions{PerSecond: l.RoomRate, Burst: l.RoomBurst}),
+		newRooms:  limit.NewRates(limit.RateOptions{PerSecond: l.NewRoomsRate}),
+		recent:    limit.NewRecent(1<<16, 10*time.Minute),
+	}
+}
+
+// run adds up with the other nodes what was published, until ctx ends.
+func (l *limiter) run(ctx context.Context, ledger limit.Ledger) {
+	var tasks sync.WaitGroup
+	tasks.Go(func() { l.publish.Run(ctx, ledger) })
+	tasks.Go(func() { l.room.Run(ctx, ledger) })
+	tasks.Wait()
+}
+
+// spend counts n of what all have to share in: events, and whatever else makes
+// work on other nodes.
+func (l *limiter) spend(v *visitor, n int) error {
+	if ok, wait := l.publish.Allow(v.key(), n); !ok {
+		return errPublishRate.after(wait)
+	}
+	return nil
+}
+
+// inRooms counts n events in each of the rooms.
+func (l *limiter) inRooms(rooms []string, n int) error {
+	for _, room := range rooms {
+		if ok, wait := l.room.Allow(room, n); !ok {
+			return errRoomRate.after(wait)
+		}
+	}
+	return nil
+}
+
+// enterRooms counts the rooms that nobody has named lately: making up names is
+// the cheapest way to cost a gateway memory.
+func (l *limiter) enterRooms(v *visitor, rooms []string) error {
+	for _, room := range rooms {
+		if l.recent.Has(room) {
+			continue
+		}
+		if ok, wait := l.newRooms.Allow(v.key(), 1); !ok {
+			return errNewRooms.after(wait)
+		}
+		l.recent.Add(room)
+	}
+	return nil
+}
+
+// place is what a stream holds of the limits.
+type place struct {
+	limits           *limiter
+	address, subject string
+	left             atomic.Bool
+}
+
+// thisNode is the one key under which all streams count.
+const thisNode = ""
+
+// enter takes a place for a stream, which owes a leave.
+func (l *limiter) enter(v *visitor) (*place, error) {
+	p := &place{limits: l, address: v.address, subject: v.subject}
+	if !l.streams.Acquire(thisNode) {
+		return nil, errStreams
+	}
+	if !l.byAddress.Acquire(p.address) {
+		l.streams.Release(thisNode)
+		return nil, errStreamsAddress
+	}
+	if p.subject != "" && !l.bySubject.Acquire(p.subject) {
+		l.streams.Release(thisNode)
+		l.byAddress.Release(p.address)
+		return nil, errStreamsSubject
+	}
+	return p, nil
+}
+
+// leave gives the place back. It may be called again.
+func (p *place) leave() {
+	if p.left.Swap(true) {
+		return
+	}
+	p.limits.streams.Release(thisNode)
+	p.limits.byAddress.Release(p.address)
+	if p.subject != "" {
+		p.limits.bySubject.Release(p.subject)
+	}
+}
