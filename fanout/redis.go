@@ -50,6 +50,7 @@ type Redis struct {
 	servers  servers
 	publish  *redis.Script
 	combined *combiner // of publish
+	settings []any     // what settingsOf gives for rooms of which nothing else is said
 	resume   *redis.Script
 	purge    *redis.Script
 	roll     roll
@@ -85,6 +86,7 @@ func OpenRedis(opt RedisOptions) (*Redis, error) {
 		roll:    newRoll(),
 	}
 	r.combined = newCombiner(r.publish)
+	r.settings = r.settingsOf(r.keep)
 	r.subscriber = newSubscriber(r)
 	return r, nil
 }
@@ -136,6 +138,17 @@ func (r *Redis) Append(ctx context.Context, room string, drafts []Draft) ([]Rece
 	return receipts, nil
 }
 
+// settingsOf gives the first arguments of publish, of which the fifth is its
+// caller's. They are the same for nearly all rooms, and made once for those.
+func (r *Redis) settingsOf(keep Retention) []any {
+	if r.settings != nil && keep.Events == r.keep.Events && keep.Age == r.keep.Age && keep.Keys == r.keep.Keys {
+		return r.settings
+	}
+	return []any{
+		publishCommand(r.servers), keep.Events, keep.Age.Milliseconds(), keep.memory().Milliseconds(), "", keep.Keys.Milliseconds(),
+	}
+}
+
 // checkKeys finds a key that was used with another body, before the first of
 // several scripts writes anything.
 func (r *Redis) checkKeys(ctx context.Context, room string, drafts []Draft) error {
@@ -177,9 +190,8 @@ func (r *Redis) appendSome(ctx context.Context, room string, drafts []Draft) ([]
 	keys[0], keys[1], keys[2] = r.logKey(room), r.metaKey(room), r.channel(room)
 	keep := r.keep.of(room)
 	args := make([]any, 6, 6+3*len(drafts))
-	args[0], args[1] = publishCommand(r.servers), keep.Events
-	args[2], args[3] = keep.Age.Milliseconds(), keep.memory().Milliseconds()
-	args[4], args[5] = newEpoch(), keep.Keys.Milliseconds()
+	copy(args, r.settingsOf(keep))
+	args[4] = newEpoch()
 	var at any = now
 	for i := range drafts {
 		d := &drafts[i]

@@ -71,7 +71,7 @@ const (
 // what is due (step.go) and write it: Run from the caller's goroutine, Serve,
 // after its beginning, from a shard (shard.go).
 //
-// There are many of them, so it is kept small: 208 bytes.
+// There are many of them, so it is kept small: 200 bytes.
 type Stream struct {
 	id    [26]byte
 	moved bool    // a seat has moved since an id was written

@@ -85,14 +85,6 @@ func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request, limit int64) 
 	return body, nil
 }
 
-// readAll is io.ReadAll for what is likely to have a certain length, which is
-// negative if nobody knows.
-func readAll(from io.Reader, length int64) ([]byte, error) {
-	body := bytes.NewBuffer(make([]byte, 0, max(length, 0)+bytes.MinRead))
-	_, err := body.ReadFrom(from)
-	return body.Bytes(), err
-}
-
 // maxRequest is how large a body may be that is about a stream or a ticket: a
 // token fits in.
 const maxRequest = 16 << 10
@@ -120,6 +112,14 @@ func (g *Gateway) readJSON(w http.ResponseWriter, r *http.Request, v any) error 
 		return errBadBody.with("It is not an object with the members that belong here.")
 	}
 	return nil
+}
+
+// readAll is io.ReadAll for what is likely to have a certain length, which is
+// negative if nobody knows.
+func readAll(from io.Reader, length int64) ([]byte, error) {
+	body := bytes.NewBuffer(make([]byte, 0, max(length, 0)+bytes.MinRead))
+	_, err := body.ReadFrom(from)
+	return body.Bytes(), err
 }
 
 // isJSON says whether data is JSON, or is an error if it claims to be and is not.
