@@ -382,6 +382,7 @@ func (r *rig) report(res *result, took time.Duration) {
 	s := r.scenario
 	res.Name, res.Row, res.Fault, res.On, res.Seconds = s.name, s.row, s.fault, string(s.on), took.Seconds()
 	res.Injected, res.Acknowledged, res.Delivered = int(r.injected.Load()), int(r.ledger.acked.Load()), int(r.delivered.Load())
+	res.Seed = r.cfg.seed
 	res.Retried = int(r.ledger.retried.Load())
 	res.Clients = len(r.checkers)
 	for _, c := range r.checkers {
