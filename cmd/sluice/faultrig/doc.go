@@ -24,7 +24,7 @@
 // it must have been told, by a gap that the judge finds to be right.
 //
 //	go run ./cmd/sluice/faultrig -list
-//	go run ./cmd/sluice/faultrig                   # all of them, some 25 minutes
+//	go run ./cmd/sluice/faultrig                   # all of them, about half an hour
 //	go run ./cmd/sluice/faultrig -run '^chaos' -seed 42
 //	go run ./cmd/sluice/faultrig -json docs/measured/faults.json -markdown docs/guarantees.md
 //
