@@ -68,7 +68,7 @@ func (sh *shard) collect(p *part) (more bool) {
 	end := r.ring.end()
 	for _, seat := range p.seats {
 		s := seat.stream
-		if s.away || seat.enrolled && seat.place == end && seat.hole == nil && s.toldDown == 0 {
+		if s.away || seat.is(enrolled) && seat.place == end && seat.hole == nil && s.toldDown == 0 {
 			continue
 		}
 		if !seat.plainLocked() {
@@ -94,7 +94,7 @@ func (sh *shard) collect(p *part) (more bool) {
 // ring, and nothing else.
 func (s *seat) plainLocked() bool {
 	st := s.stream
-	return s.enrolled && s.hole == nil && s.early == 0 && s.place >= s.room.ring.base &&
+	return s.is(enrolled) && s.hole == nil && s.early == 0 && s.place >= s.room.ring.base &&
 		st.more == nil && st.look.types == nil && st.toldDown == 0 && !st.moved
 }
 

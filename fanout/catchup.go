@@ -135,7 +135,7 @@ func (r *room) reconcileLocked(log Extent) {
 	r.extent.Head = res.From
 	for i := range r.parts {
 		for _, s := range r.parts[i].seats {
-			if s.enrolled {
+			if s.is(enrolled) {
 				s.breakLocked(r, res)
 			}
 		}

@@ -3,6 +3,7 @@ package fanout
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -34,8 +35,14 @@ type Fork struct {
 	Purged bool // what was before Start was deleted on purpose
 }
 
+// maxLineage is more bytes than any log keeps of a lineage.
+const maxLineage = 4 << 10
+
 // ParseLineage reads the form in which logs keep it, "e1:1,e2:501,e3:700p".
 func ParseLineage(s string) (Lineage, error) {
+	if len(s) > maxLineage {
+		return nil, fmt.Errorf("lineage: %d bytes are too many", len(s))
+	}
 	var l Lineage
 	for part := range strings.SplitSeq(s, ",") {
 		epoch, start, ok := strings.Cut(part, ":")
@@ -46,6 +53,9 @@ func ParseLineage(s string) (Lineage, error) {
 		}
 		if len(l) > 0 && n < l[len(l)-1].Start {
 			return nil, fmt.Errorf("lineage: %q begins before what it follows", part)
+		}
+		if slices.ContainsFunc(l, func(f Fork) bool { return f.Epoch == epoch }) {
+			return nil, fmt.Errorf("lineage: %q has the epoch of an earlier one", part)
 		}
 		l = append(l, Fork{Epoch: epoch, Start: n, Purged: purged})
 	}

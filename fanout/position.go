@@ -2,7 +2,6 @@ package fanout
 
 import (
 	"crypto/rand"
-	"math/big"
 	"strconv"
 	"strings"
 )
@@ -71,13 +70,20 @@ func validEpoch(s string) bool {
 
 // newEpoch names a new history: 13 characters, more than 64 random bits.
 func newEpoch() string {
-	limit := new(big.Int).Exp(big.NewInt(36), big.NewInt(13), nil)
-	n, err := rand.Int(rand.Reader, limit)
-	if err != nil {
-		panic("fanout: no randomness: " + err.Error()) // crypto/rand never fails on the platforms we run on
+	const digits = "0123456789abcdefghijklmnopqrstuvwxyz"
+	const fair = 256 - 256%len(digits) // a byte from here on would favour some digits
+	var name [13]byte
+	for n := 0; n < len(name); {
+		var random [16]byte
+		_, _ = rand.Read(random[:]) // never fails (crypto/rand)
+		for _, b := range random {
+			if n < len(name) && int(b) < fair {
+				name[n] = digits[int(b)%len(digits)]
+				n++
+			}
+		}
 	}
-	s := n.Text(36)
-	return strings.Repeat("0", 13-len(s)) + s
+	return string(name[:])
 }
 
 // ValidRoom says whether s can name a room that people use:

@@ -45,13 +45,15 @@ type RedisOptions struct {
 // (subscriber.go); all else goes through a pool of connections.
 type Redis struct {
 	*subscriber
-	opt     RedisOptions
-	keep    Retention
-	servers servers
-	publish *redis.Script
-	resume  *redis.Script
-	purge   *redis.Script
-	roll    roll
+	opt      RedisOptions
+	keep     Retention
+	servers  servers
+	publish  *redis.Script
+	combined *combiner // of publish
+	settings []any     // what settingsOf gives for rooms of which nothing else is said
+	resume   *redis.Script
+	purge    *redis.Script
+	roll     roll
 }
 
 // Limits of one exchange with Redis. A publication takes longer only if Redis
@@ -83,6 +85,8 @@ func OpenRedis(opt RedisOptions) (*Redis, error) {
 		purge:   redis.NewScript(purgeLua),
 		roll:    newRoll(),
 	}
+	r.combined = newCombiner(r.publish)
+	r.settings = r.settingsOf(r.keep)
 	r.subscriber = newSubscriber(r)
 	return r, nil
 }
@@ -134,6 +138,17 @@ func (r *Redis) Append(ctx context.Context, room string, drafts []Draft) ([]Rece
 	return receipts, nil
 }
 
+// settingsOf gives the first arguments of publish, of which the fifth is its
+// caller's. They are the same for nearly all rooms, and made once for those.
+func (r *Redis) settingsOf(keep Retention) []any {
+	if r.settings != nil && keep.Events == r.keep.Events && keep.Age == r.keep.Age && keep.Keys == r.keep.Keys {
+		return r.settings
+	}
+	return []any{
+		publishCommand(r.servers), keep.Events, keep.Age.Milliseconds(), keep.memory().Milliseconds(), "", keep.Keys.Milliseconds(),
+	}
+}
+
 // checkKeys finds a key that was used with another body, before the first of
 // several scripts writes anything.
 func (r *Redis) checkKeys(ctx context.Context, room string, drafts []Draft) error {
@@ -175,9 +190,9 @@ func (r *Redis) appendSome(ctx context.Context, room string, drafts []Draft) ([]
 	keys[0], keys[1], keys[2] = r.logKey(room), r.metaKey(room), r.channel(room)
 	keep := r.keep.of(room)
 	args := make([]any, 6, 6+3*len(drafts))
-	args[0], args[1] = publishCommand(r.servers), keep.Events
-	args[2], args[3] = keep.Age.Milliseconds(), keep.memory().Milliseconds()
-	args[4], args[5] = newEpoch(), keep.Keys.Milliseconds()
+	copy(args, r.settingsOf(keep))
+	args[4] = newEpoch()
+	var at any = now
 	for i := range drafts {
 		d := &drafts[i]
 		print := ""
@@ -186,7 +201,7 @@ func (r *Redis) appendSome(ctx context.Context, room string, drafts []Draft) ([]
 			print = hex.EncodeToString(sum[:])
 			keys = append(keys, r.keyKey(room, d))
 		}
-		args = append(args, record(now, d), print, now)
+		args = append(args, record(now, d), print, at)
 	}
 	var answer []any
 	var replicas int64
@@ -195,7 +210,7 @@ func (r *Redis) appendSome(ctx context.Context, room string, drafts []Draft) ([]
 			answer, replicas, err = r.publishReplicated(ctx, c, keys, args)
 			return err
 		}
-		answer, err = r.publish.Run(ctx, c, keys, args...).Slice()
+		answer, err = r.combined.run(ctx, c, keys, args)
 		return err
 	})
 	if err != nil {

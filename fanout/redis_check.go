@@ -34,6 +34,9 @@ func (r *Redis) checkRights(ctx context.Context, c *redis.Client, canary string)
 		err = r.resume.RunRO(ctx, c, keys[:2], 0, 1, 1, 1).Err()
 	}
 	if err == nil {
+		err = spendScript.Run(ctx, c, []string{name("rate") + ":check"}, 0, 0).Err()
+	}
+	if err == nil {
 		err = r.roll.list.RunRO(ctx, c, []string{name("pres") + ":nodes", name("pres") + ":users"}, 1).Err()
 	}
 	if err == nil && r.opt.Ack > 0 {

@@ -120,6 +120,7 @@ func (r *room) appendLocked(e Event) {
 	if own := r.extent.HeadPosition().Epoch; own == e.Epoch {
 		e.Epoch = own // rather than a part of the message, which this would keep
 	}
+	e.Room = r.name // likewise
 	r.extent.Head = e.Seq
 	if keep := uint64(r.keep.Events); r.extent.Head > keep {
 		r.extent.Oldest = max(r.extent.Oldest, r.extent.Head-keep+1)
@@ -237,21 +238,21 @@ func (r *room) sit(s *seat, part int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := &r.parts[part]
-	s.part, s.index, s.sits = uint8(part), uint32(len(p.seats)), true
+	s.part, s.index, s.state = uint8(part), uint32(len(p.seats)), s.state|sits
 	p.seats = append(p.seats, s)
 }
 
 // leave takes a seat away and gives up its reference to the room.
 func (r *room) leave(s *seat) {
 	r.mu.Lock()
-	if s.sits {
+	if s.is(sits) {
 		p := &r.parts[s.part]
 		last := len(p.seats) - 1
 		p.seats[s.index] = p.seats[last]
 		p.seats[s.index].index = s.index
 		p.seats[last] = nil
 		p.seats = p.seats[:last]
-		s.sits = false
+		s.state &^= sits
 	}
 	r.mu.Unlock()
 	r.release()

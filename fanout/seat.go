@@ -26,12 +26,20 @@ type seat struct {
 	index uint32 // in its part of the room, if it sits
 	early uint16 // frames from place on that came before the seat was opened, or enrolled again: ephemeral ones among them are not for it
 	part  uint8  // of the room that it sits in
-
-	sits     bool
-	enrolled bool
-	behind   bool // it was enrolled before, and overtaken
-	checked  bool // the room has looked at its log for the sake of this seat
+	state seatState
 }
+
+// seatState is what is so of a seat.
+type seatState uint8
+
+const (
+	sits     seatState = 1 << iota // in a part of its room
+	enrolled                       // see seat
+	behind                         // it was enrolled before, and overtaken
+	checked                        // the room has looked at its log for the sake of this seat
+)
+
+func (s *seat) is(what seatState) bool { return s.state&what != 0 }
 
 // item is what a seat found next: a frame for everybody, or a gap for one.
 type item struct {
@@ -91,10 +99,10 @@ func (s *seat) take(items []item) (_ []item, older, more bool) {
 	r := s.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s.enrolled && s.place < r.ring.base {
-		s.enrolled, s.behind = false, true
+	if s.is(enrolled) && s.place < r.ring.base {
+		s.state = s.state&^enrolled | behind
 	}
-	if !s.enrolled && !s.enrolLocked() {
+	if !s.is(enrolled) && !s.enrolLocked() {
 		return items, r.opened && s.after().Seq < r.extent.Head, false
 	}
 	if s.hole != nil {
@@ -153,9 +161,9 @@ func (s *seat) enrolLocked() bool {
 		return false
 	}
 	if res := s.resolve(r.extent); res.Reason != "" {
-		if r.live && !s.checked && res.Reason != ReasonTrimmed && res.Reason != ReasonSlow {
+		if r.live && !s.is(checked) && res.Reason != ReasonTrimmed && res.Reason != ReasonSlow {
 			// The seat may have read from the log what has not come here yet.
-			s.checked = true
+			s.state |= checked
 			r.catchUpLocked()
 		}
 		if !r.live {
@@ -168,13 +176,13 @@ func (s *seat) enrolLocked() bool {
 		return false
 	}
 	opened := r.ring.end()
-	if !s.behind {
+	if !s.is(behind) {
 		opened = min(opened, max(s.place, r.ring.base))
 	}
 	for place > opened && r.ring.at(place-1).ephemeral() {
 		place-- // it came between the opening and now
 	}
-	s.place, s.early, s.enrolled, s.checked = place, uint16(max(opened, place)-place), true, false
+	s.place, s.early, s.state = place, uint16(max(opened, place)-place), s.state&^checked|enrolled
 	return true
 }
 
@@ -185,7 +193,7 @@ func (s *seat) resolve(x Extent) Resolution {
 	switch {
 	case res.Reason == ReasonBadCursor:
 		res.Reason = ReasonTruncated
-	case res.Reason == ReasonTrimmed && s.behind:
+	case res.Reason == ReasonTrimmed && s.is(behind):
 		res.Reason = ReasonSlow
 	}
 	return res

@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"math"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -103,6 +104,7 @@ func (sh *shard) run() {
 	defer timer.Stop()
 	armed := instant(math.MaxInt64)
 	for {
+		runtime.Gosched() // who brings more of what is due goes first: it then takes one write
 		parts, streams := sh.takeQueues()
 		if len(parts)+len(streams) == 0 {
 			if next := sh.wheel.next(); next != armed {

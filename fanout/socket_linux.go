@@ -3,6 +3,7 @@ package fanout
 import (
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -41,13 +42,18 @@ func swallow(raw syscall.RawConn) {
 }
 
 // duplicate gives a file for the same socket, which Go's poller knows nothing of.
-func duplicate(raw syscall.RawConn) (*os.File, error) {
+//
+// A client that has vanished without a word is found out by keep-alive probes
+// while nothing is sent to it, but what is sent would be tried again for a
+// quarter of an hour: the time-out bounds that, too.
+func duplicate(raw syscall.RawConn, timeout time.Duration) (*os.File, error) {
 	fd := -1
 	var result error
 	err := raw.Control(func(old uintptr) {
 		if result = unix.SetNonblock(int(old), false); result != nil { // or os would have it polled
 			return
 		}
+		_ = unix.SetsockoptInt(int(old), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(timeout.Milliseconds())) // not every socket is TCP's
 		fd, result = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
 	})
 	if err == nil {

@@ -81,7 +81,7 @@ func (s *Stream) readOlder(ctx context.Context, b []byte, sc *scratch) ([]byte, 
 func (s *seat) behindRing() bool {
 	s.room.mu.Lock()
 	defer s.room.mu.Unlock()
-	return !s.enrolled && s.room.opened && s.after().Seq < s.room.extent.Head
+	return !s.is(enrolled) && s.room.opened && s.after().Seq < s.room.extent.Head
 }
 
 // drive steps until nothing is due, and writes. It returns why the stream has
@@ -167,7 +167,7 @@ func (sc *scratch) putBack() {
 
 // appendOutage appends word of an outage of the log, and of its end.
 func (s *Stream) appendOutage(b []byte) []byte {
-	links := uint16(s.hub().links.Load())
+	links := uint8(s.hub().links.Load())
 	if links == s.links && s.toldDown == 0 {
 		return b // nothing has changed since the stream last asked
 	}

@@ -71,7 +71,7 @@ const (
 // what is due (step.go) and write it: Run from the caller's goroutine, Serve,
 // after its beginning, from a shard (shard.go).
 //
-// There are many of them, so it is kept small: 192 bytes.
+// There are many of them, so it is kept small: 200 bytes.
 type Stream struct {
 	id    [26]byte
 	moved bool    // a seat has moved since an id was written
@@ -90,7 +90,7 @@ type Stream struct {
 	deadline instant // when the stream has reached its age
 
 	end   atomic.Uint32 // why it is to end: a place in byes, plus 1; 0 if it is not to
-	links uint16        // what Hub.links was, about, when the stream last asked whether the log can be reached
+	links uint8         // what Hub.links was, about, when the stream last asked whether the log can be reached
 	marks mark          // of the shard's queue; the shard's lock guards them
 	away  bool          // a goroutine drives the stream, not the shard; belongs to the shard
 	timed bool          // the stream is in the shard's wheel; belongs to the shard
@@ -112,7 +112,7 @@ func (h *Hub) Open(ctx context.Context, opt StreamOptions) (*Stream, error) {
 	if err := s.sitDown(ctx, h, opt.Rooms, opt.Starts); err != nil {
 		return nil, err
 	}
-	s.written, s.deadline, s.links = h.now(), h.deadline(opt.MaxAge), uint16(h.links.Load()-1)
+	s.written, s.deadline, s.links = h.now(), h.deadline(opt.MaxAge), uint8(h.links.Load()-1)
 	if err := h.register(s); err != nil {
 		s.standUp()
 		return nil, err

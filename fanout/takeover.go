@@ -89,7 +89,7 @@ func (s *Stream) park() error {
 	if !ok {
 		return nil // it is parked
 	}
-	file, err := duplicate(s.raw)
+	file, err := duplicate(s.raw, s.terms.timeout())
 	if err != nil {
 		return err
 	}

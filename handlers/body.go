@@ -68,7 +68,7 @@ func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request, limit int64) 
 	if err := rc.SetReadDeadline(time.Now().Add(g.cfg.BodyTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return nil, err
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	body, err := readAll(http.MaxBytesReader(w, r.Body, limit), min(r.ContentLength, limit))
 	if err != nil {
 		var tooLarge *http.MaxBytesError
 		if errors.As(err, &tooLarge) {
@@ -112,6 +112,14 @@ func (g *Gateway) readJSON(w http.ResponseWriter, r *http.Request, v any) error 
 		return errBadBody.with("It is not an object with the members that belong here.")
 	}
 	return nil
+}
+
+// readAll is io.ReadAll for what is likely to have a certain length, which is
+// negative if nobody knows.
+func readAll(from io.Reader, length int64) ([]byte, error) {
+	body := bytes.NewBuffer(make([]byte, 0, max(length, 0)+bytes.MinRead))
+	_, err := body.ReadFrom(from)
+	return body.Bytes(), err
 }
 
 // isJSON says whether data is JSON, or is an error if it claims to be and is not.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/fanout"
+	"sluice/handlers/auth"
 )
 
 // membersNow asks who is in a room.
@@ -173,4 +174,44 @@ func TestEphemeralNamespaceKeepsNothing(t *testing.T) {
 			t.Errorf("%s keeps %d events, want %d", room, len(got), want)
 		}
 	}
+}
+
+// With tokens a member is the token's subject, whatever the client says, on
+// any node; and whoever is revoked leaves at once.
+func TestMembersOfAGatewayWithTokensAreSubjects(t *testing.T) {
+	eachLog(t, func(t *testing.T, nodes int, open func() fanout.Log) {
+		on := true
+		cfg := withTokens(t)
+		cfg.Namespaces = map[string]Namespace{"a": {Presence: &on}}
+		n, other := startNodes(t, nodes, open, cfg)
+		ann := n.stream("/rooms/a:1/events", bearer(token(t, auth.Grant{})))
+		ann.opened()
+		bob := bearer(token(t, auth.Grant{Subject: "bob", Info: []byte(`{"name":"Bob"}`), Subscribe: []string{"a*"}}))
+		bobs := other.stream("/rooms/a:1/events?presence=ann", bob)
+		bobs.opened()
+		if b := ann.want("sluice.join"); b.data != `{"room":"a:1","user":"bob","info":{"name":"Bob"},"count":2}` {
+			t.Errorf("ann is told %q", b.data)
+		}
+		list := other.ask("GET", "/rooms/a:1/members", "", bob)
+		if list.status != 200 || !strings.Contains(list.body, `"user":"bob","info":{"name":"Bob"},"streams":1`) || !strings.Contains(list.body, `"count":2`) {
+			t.Errorf("the members are %v", list)
+		}
+		if got := n.ask("GET", "/rooms/a:1/members", ""); got.status != 401 {
+			t.Errorf("who shows no token is answered %v", got)
+		}
+		if got := n.ask("GET", "/rooms/b:1/members", "", bob); got.status != 403 {
+			t.Errorf("who may not read the room is answered %v", got)
+		}
+		admin := bearer(token(t, auth.Grant{Subject: "root", Admin: true}))
+		revoked := time.Now()
+		if got := n.ask("POST", "/revocations", `{"subject":"bob"}`, admin, "Content-Type: application/json"); got.status >= 300 {
+			t.Fatalf("revoking: %v", got)
+		}
+		if b := ann.want("sluice.leave"); b.data != `{"room":"a:1","user":"bob","info":{"name":"Bob"},"count":1}` {
+			t.Errorf("ann is told %q", b.data)
+		}
+		if took := time.Since(revoked); took > 5*time.Second {
+			t.Errorf("who was revoked left after %v", took)
+		}
+	})
 }

@@ -122,6 +122,7 @@ func (g *Gateway) openWithTicket(r *http.Request, t *ticket, opt fanout.StreamOp
 	}
 	taken, err := g.take(r.Context(), t, &opt)
 	if err != nil {
+		s.End(fanout.ByeLeft) // so that nobody is present who should not be here at all
 		s.Drop()
 		return nil, err
 	}
