@@ -24,9 +24,9 @@
 // it must have been told, by a gap that the judge finds to be right.
 //
 //	go run ./cmd/sluice/faultrig -list
-//	go run ./cmd/sluice/faultrig                   # all of them, some 15 minutes
+//	go run ./cmd/sluice/faultrig                   # all of them, about half an hour
 //	go run ./cmd/sluice/faultrig -run '^chaos' -seed 42
-//	go run ./cmd/sluice/faultrig -json docs/measured/faults.json -markdown docs/measured/faults.md
+//	go run ./cmd/sluice/faultrig -json docs/measured/faults.json -markdown docs/guarantees.md
 //
 // The chaos scenarios draw their faults from the seed, which is printed; the
 // same seed gives the same faults at the same times. redis-server 7.0 or newer

@@ -25,7 +25,8 @@ func main() {
 
 // options are the command line.
 type options struct {
-	list, verbose, merge   bool
+	list, verbose          bool
+	merge, report          bool
 	run, binary            string
 	seed                   uint64
 	scale                  float64
@@ -43,7 +44,8 @@ func start(args []string, out io.Writer) error {
 	flags.DurationVar(&o.chaos, "chaos", 0, "how long each chaos lasts, whatever the scale: 1h is a soak")
 	flags.StringVar(&o.binary, "sluice", "", "the program to try; built from this module if left out")
 	flags.StringVar(&o.jsonFile, "json", "", "write the results to this file")
-	flags.StringVar(&o.markdownFile, "markdown", "", "write the table of results to this file")
+	flags.StringVar(&o.markdownFile, "markdown", "", "write the table of results into this file, in place of the one there is")
+	flags.BoolVar(&o.report, "report", false, "run nothing: make the -markdown of the -json")
 	flags.BoolVar(&o.merge, "merge", false, "keep what the file of -json has on scenarios that do not run now")
 	flags.BoolVar(&o.verbose, "v", false, "tell each fault of a chaos, and what the rig does")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
@@ -60,6 +62,13 @@ func start(args []string, out io.Writer) error {
 			fmt.Fprintf(out, "%-30s row %-3s %-22s %s\n", s.name, s.row, s.on, s.fault)
 		}
 		return nil
+	}
+	if o.report {
+		rec, err := readRecord(o.jsonFile)
+		if err != nil {
+			return err
+		}
+		return rec.writeMarkdown(o.markdownFile)
 	}
 	return o.all(chosen, out)
 }
@@ -160,32 +169,38 @@ func build(binary string) error {
 	return nil
 }
 
+// save writes what is to be written down.
 func (o *options) save(rec *record) error {
-	if o.merge && o.jsonFile != "" {
-		text, err := os.ReadFile(o.jsonFile)
+	if o.merge {
+		earlier, err := readRecord(o.jsonFile)
 		if err != nil {
 			return err
 		}
-		var earlier record
-		if err := json.Unmarshal(text, &earlier); err != nil {
-			return fmt.Errorf("%s: %w", o.jsonFile, err)
+		rec.merge(earlier)
+	}
+	if o.jsonFile != "" {
+		f, err := os.Create(o.jsonFile)
+		if err != nil {
+			return err
 		}
-		rec.merge(&earlier)
+		if err := errors.Join(rec.writeJSON(f), f.Close()); err != nil {
+			return err
+		}
 	}
-	if err := write(o.jsonFile, rec.writeJSON); err != nil {
-		return err
-	}
-	return write(o.markdownFile, rec.writeMarkdown)
-}
-
-// write writes a file; nothing for no name.
-func write(name string, content func(io.Writer) error) error {
-	if name == "" {
+	if o.markdownFile == "" {
 		return nil
 	}
-	f, err := os.Create(name)
+	return rec.writeMarkdown(o.markdownFile)
+}
+
+func readRecord(name string) (*record, error) {
+	text, err := os.ReadFile(name)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("-json: %w", err)
 	}
-	return errors.Join(content(f), f.Close())
+	rec := &record{}
+	if err := json.Unmarshal(text, rec); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return rec, nil
 }

@@ -2,8 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"runtime"
 	"strings"
 	"time"
@@ -15,6 +18,7 @@ type result struct {
 	Row          string   `json:"row"`
 	Fault        string   `json:"fault"`
 	On           string   `json:"on"`
+	Seed         uint64   `json:"seed"`
 	Clients      int      `json:"clients"`
 	Injected     int      `json:"injected"`
 	Acknowledged int      `json:"acknowledged"`
@@ -56,7 +60,7 @@ func (r *result) line() string {
 	return s
 }
 
-// run is a whole run, as it is written down.
+// record is a whole run, as it is written down.
 type record struct {
 	Made    time.Time `json:"made"`
 	Seed    uint64    `json:"seed"`
@@ -117,26 +121,51 @@ func (r *record) writeJSON(w io.Writer) error {
 	return e.Encode(r)
 }
 
-// writeMarkdown writes the table that the documentation shows.
-func (r *record) writeMarkdown(w io.Writer) error {
+// markdown is the table that the documentation shows.
+func (r *record) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Measured on %s with %s on %d CPUs, seed %d. Each row can be had again with\n`go run ./cmd/sluice/faultrig -run '^NAME$' -seed %d`; all of them with `go run ./cmd/sluice/faultrig`.\n\n",
-		r.Made.Format(time.DateOnly), r.Go, r.CPUs, r.Seed, r.Seed)
-	b.WriteString("| scenario | Redis | what was done | how often | acknowledged | delivered | lost | doubled | reordered | altered | gaps unexplained | gaps explained | lost by Redis, and told | remarks |\n")
-	b.WriteString("|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n")
-	row := func(res *result) {
-		note := res.Note
-		if res.Other > 0 {
-			note = strings.TrimPrefix(note+fmt.Sprintf(", **%d other promises broken**", res.Other), ", ")
-		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %d | %d | %d | %d | %d | %d | %d | %d | %d | %d | %s |\n", res.Name, res.On, res.Fault, res.Injected,
-			res.Acknowledged, res.Delivered, res.Lost, res.Doubled, res.Reordered, res.Altered, res.Unexplained, res.Explained, res.LostByRedis, note)
-	}
-	for _, res := range r.Results {
-		row(res)
-	}
 	all := r.total()
-	row(&all)
-	_, err := io.WriteString(w, b.String())
-	return err
+	fmt.Fprintf(&b, "On %s, with %s on %d CPUs: %d faults, %d events acknowledged, %d delivered.\n", r.Made.Format(time.DateOnly), r.Go, r.CPUs, all.Injected, all.Acknowledged, all.Delivered)
+	b.WriteString("Each row can be had again by `go run ./cmd/sluice/faultrig -run '^NAME$' -seed SEED`, all of them by\n`go run ./cmd/sluice/faultrig`; `-list` says what each does.\n\n")
+	b.WriteString("| scenario | Redis | what was done | how often | acknowledged | delivered | lost | doubled | reordered | altered | gaps unexplained | gaps explained | lost by Redis, and told | seed | remarks |\n")
+	b.WriteString("|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n")
+	for _, res := range r.Results {
+		res.row(&b, fmt.Sprint(res.Seed))
+	}
+	all.row(&b, "")
+	return b.String()
+}
+
+func (r *result) row(w io.Writer, seed string) {
+	note := r.Note
+	if r.Other > 0 {
+		note = strings.TrimPrefix(note+fmt.Sprintf(", **%d other promises broken**", r.Other), ", ")
+	}
+	fmt.Fprintf(w, "| `%s` | %s | %s | %d | %d | %d | %d | %d | %d | %d | %d | %d | %d | %s | %s |\n", r.Name, r.On, r.Fault, r.Injected,
+		r.Acknowledged, r.Delivered, r.Lost, r.Doubled, r.Reordered, r.Altered, r.Unexplained, r.Explained, r.LostByRedis, seed, note)
+}
+
+// The lines in a file between which the table stands.
+const (
+	tableBegins = "<!-- faultrig: the table below is written by go run ./cmd/sluice/faultrig -report -->\n"
+	tableEnds   = "<!-- faultrig: end -->\n"
+)
+
+// writeMarkdown writes the table into a file: where the marks are, if it has
+// them, else behind its end.
+func (r *record) writeMarkdown(name string) error {
+	text, err := os.ReadFile(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	table := tableBegins + "\n" + r.markdown() + "\n" + tableEnds
+	before, rest, begins := strings.Cut(string(text), tableBegins)
+	_, after, ends := strings.Cut(rest, tableEnds)
+	switch {
+	case begins && ends:
+		table = before + table + after
+	case len(text) > 0:
+		table = string(text) + "\n" + table
+	}
+	return os.WriteFile(name, []byte(table), 0o644)
 }

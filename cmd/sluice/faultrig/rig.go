@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -84,6 +85,7 @@ type rig struct {
 	mu    sync.Mutex // guards the fields below
 	gaps  map[string]int
 	byes  map[string]int
+	worst map[string]time.Duration // what within was told
 	notes []string
 }
 
@@ -110,7 +112,7 @@ func newRig(t redistest.T, cfg config, s *scenario) *rig {
 		rng:     newRNG(cfg.seed, s.name),
 		client:  &http.Client{Timeout: 4 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}},
 		verdict: &verdict{}, ledger: &ledger{rooms: map[string][]event{}},
-		gaps: map[string]int{}, byes: map[string]int{}, heartbeat: cmp.Or(s.heartbeat, 2*time.Second),
+		gaps: map[string]int{}, byes: map[string]int{}, worst: map[string]time.Duration{}, heartbeat: cmp.Or(s.heartbeat, 2*time.Second),
 	}
 	r.clientsCtx, r.stopClients = context.WithCancel(ctx)
 	t.Cleanup(func() {
@@ -295,9 +297,12 @@ func (r *rig) note(format string, args ...any) {
 	r.notes = append(r.notes, fmt.Sprintf(format, args...))
 }
 
-// within fails the scenario if something took longer than promised.
+// within fails the scenario if something took longer than promised. The longest
+// that each thing took is reported.
 func (r *rig) within(what string, took, promised time.Duration) {
-	r.note("%s %.1f s", what, took.Seconds())
+	r.mu.Lock()
+	r.worst[what] = max(r.worst[what], took)
+	r.mu.Unlock()
 	if took > promised {
 		r.verdict.wrong(other, "%s took %v, promised are %v", what, took.Round(time.Millisecond), promised)
 	}
@@ -382,6 +387,7 @@ func (r *rig) report(res *result, took time.Duration) {
 	s := r.scenario
 	res.Name, res.Row, res.Fault, res.On, res.Seconds = s.name, s.row, s.fault, string(s.on), took.Seconds()
 	res.Injected, res.Acknowledged, res.Delivered = int(r.injected.Load()), int(r.ledger.acked.Load()), int(r.delivered.Load())
+	res.Seed = r.cfg.seed
 	res.Retried = int(r.ledger.retried.Load())
 	res.Clients = len(r.checkers)
 	for _, c := range r.checkers {
@@ -389,5 +395,8 @@ func (r *rig) report(res *result, took time.Duration) {
 	}
 	res.Lost, res.Doubled, res.Reordered, res.Altered = v.count[lost], v.count[doubled], v.count[reordered], v.count[altered]
 	res.Unexplained, res.Other = v.count[unexplained], v.count[other]
+	for _, what := range slices.Sorted(maps.Keys(r.worst)) {
+		r.notes = append(r.notes, fmt.Sprintf("%s at most %.1f s", what, r.worst[what].Seconds()))
+	}
 	res.Note, res.Wrong = strings.Join(r.notes, ", "), v.words
 }

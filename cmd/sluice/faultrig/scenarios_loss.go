@@ -32,6 +32,17 @@ func lossScenarios() []*scenario {
 			},
 		},
 		{
+			name: "snapshot-restored", row: "7", on: single, lossy: true,
+			fault: "Redis ended by SIGKILL 0.7 s after a snapshot, which is all that it has when it is started again",
+			run: func(r *rig) {
+				r.repeat(30*time.Second, 2*time.Second, func(int) {
+					r.store.server.Do("SAVE")
+					r.last(700 * time.Millisecond)
+					r.killRedis(200 * time.Millisecond)
+				})
+			},
+		},
+		{
 			name: "torn-append-file", row: "8", on: single, redis: appendOnly("always"), lossy: true, short: true,
 			fault: "power lost: Redis killed, up to 20 KB cut off the end of its file, the file repaired by redis-check-aof",
 			load:  load{rate: 200},

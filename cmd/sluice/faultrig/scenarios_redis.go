@@ -172,6 +172,9 @@ func partition(r *rig) {
 			}
 		}
 		r.within("back after", time.Since(healed), 5*time.Second)
+		if !r.await(5*time.Second, func() bool { return r.restored.Load() == r.degraded.Load() }) {
+			r.verdict.wrong(other, "%d streams were told sluice.degraded, and %d sluice.restored", r.degraded.Load(), r.restored.Load())
+		}
 	}
 	if opens := r.reconnects(); opens > 0 {
 		r.verdict.wrong(other, "%d streams were ended, though only Redis was out of reach", opens)
