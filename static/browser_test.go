@@ -24,6 +24,7 @@ import (
 
 	"sluice/fanout"
 	"sluice/handlers"
+	"sluice/handlers/auth"
 )
 
 // patience is how long a test waits for what must come.
@@ -32,11 +33,12 @@ const patience = 30 * time.Second
 // site is a gateway and what stands before it: a server that browsers reach
 // all the time, while the gateway behind it goes and comes.
 type site struct {
-	t     *testing.T
-	url   string
-	log   fanout.Log
-	keep  fanout.Retention
-	proxy *httputil.ReverseProxy
+	t        *testing.T
+	url      string
+	log      fanout.Log
+	keep     fanout.Retention
+	proxy    *httputil.ReverseProxy
+	verifier *auth.Verifier // nil for an open gateway
 
 	stop func() // the node that runs
 
@@ -50,11 +52,15 @@ type site struct {
 	client http.Client  // goes around the front
 }
 
-// startSite runs a gateway on a memory log that keeps so many events of a room.
-func startSite(t *testing.T, kept int) *site {
+// startSite runs a gateway on a memory log that keeps so many events of a room,
+// an open one if there is no verifier.
+func startSite(t *testing.T, kept int, verifier ...*auth.Verifier) *site {
 	t.Helper()
 	s := &site{t: t, keep: fanout.Retention{Events: kept}}
 	s.log = fanout.NewMemory(s.keep)
+	if len(verifier) > 0 {
+		s.verifier = verifier[0]
+	}
 	s.hold.Store("none")
 	transport := &http.Transport{}
 	s.client.Transport = transport
@@ -91,7 +97,7 @@ func (s *site) start() {
 	s.t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	hub := fanout.NewHub(s.log, fanout.Options{Keep: s.keep, Logger: logger})
-	gateway := handlers.NewGateway(hub, handlers.Config{Logger: logger, Retry: 200 * time.Millisecond, Heartbeat: 2 * time.Second})
+	gateway := handlers.NewGateway(hub, handlers.Config{Logger: logger, Verifier: s.verifier, Retry: 200 * time.Millisecond, Heartbeat: 2 * time.Second})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		s.t.Fatal(err)

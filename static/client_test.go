@@ -9,8 +9,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"sluice/handlers/auth"
 )
 
 func TestTheClientIsSmall(t *testing.T) {
@@ -267,6 +270,35 @@ func TestWhatIsRefusedIsTold(t *testing.T) {
 	b.awaitState("live")
 	s.publish("lobby", "1")
 	b.awaitLog("gap: bad_cursor, null missed", "1")
+}
+
+func TestATokenTravelsWithEachRequest(t *testing.T) {
+	const secret = "a secret of thirty-two bytes, or more"
+	verifier, err := auth.New(auth.Config{Keys: auth.Keys{Secrets: [][]byte{[]byte(secret)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(verifier.Close)
+	signer, err := auth.SecretSigner([]byte(secret), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := signer.Sign(auth.Grant{
+		Subject: "ann", IssuedAt: time.Now(), Expires: time.Now().Add(time.Hour), Subscribe: []string{"lobby"}, Publish: []string{"lobby"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := startSite(t, 1000, verifier)
+	b := openTab(t, startBrowser(t), s.url+"/module?room=lobby&token="+token)
+	b.awaitWay("sse")
+	evaluate[bool](b, "sluice.publish('lobby', 'hello', { token: '"+token+"' }).then(() => true)")
+	b.awaitLog("hello")
+	b.verify()
+	b.visit(s.url + "/module?room=secret&token=" + token)
+	b.awaitState("denied")
+	b.visit(s.url + "/module?room=lobby")
+	b.awaitState("denied")
 }
 
 func TestTheClassicScriptWorks(t *testing.T) {

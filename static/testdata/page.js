@@ -7,7 +7,7 @@ const show = (line) => {
   log.push(line);
   document.body.textContent = JSON.stringify(log);
 };
-const options = Object.fromEntries(['after', 'presence'].filter((name) => asked.has(name)).map((name) => [name, asked.get(name)]));
+const options = Object.fromEntries(['after', 'presence', 'token'].filter((name) => asked.has(name)).map((name) => [name, asked.get(name)]));
 for (const name of ['patience', 'detour']) if (asked.has(name)) options[name] = Number(asked.get(name));
 
 window.sluice = { subscribe, publish, members };
