@@ -49,6 +49,8 @@ type site struct {
 	hold   atomic.Value // prefix of the types of responses that are held back whole: a string
 	deaf   atomic.Bool  // answers to publications are lost
 	cut    atomic.Bool  // nobody reaches the gateway
+	silent atomic.Int64 // responses before this number get no further, though they stay open
+	number atomic.Int64 // of the next response
 	client http.Client  // goes around the front
 }
 
@@ -174,7 +176,28 @@ func (s *site) spoil(r *http.Response) error {
 		_ = r.Body.Close()
 		r.Body = io.NopCloser(strings.NewReader(string(body)))
 	}
+	r.Body = &silencer{ReadCloser: r.Body, site: s, number: s.number.Add(1), gone: r.Request.Context().Done()}
 	return nil
+}
+
+// silence leaves all open responses hanging.
+func (s *site) silence() { s.silent.Store(s.number.Load()) }
+
+// silencer is a body that may fall silent.
+type silencer struct {
+	io.ReadCloser
+	site   *site
+	number int64
+	gone   <-chan struct{} // closed when the client has left
+}
+
+func (b *silencer) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.number <= b.site.silent.Load() {
+		<-b.gone
+		return 0, io.ErrUnexpectedEOF
+	}
+	return n, err
 }
 
 // do sends a request to the gateway itself.

@@ -32,6 +32,6 @@ var toClassic = strings.NewReplacer(
 
 // classic makes a classic script of the module, with one global: sluice.
 func classic(source []byte) []byte {
-	return []byte("(() => {\n'use strict';\n" + toClassic.Replace(string(lean(source))) +
+	return []byte("(() => {\n" + toClassic.Replace(string(lean(source))) +
 		"globalThis.sluice = { subscribe, publish, members };\n})();\n")
 }

@@ -132,6 +132,43 @@ func TestTheClientGoesAroundWhatHoldsStreamsBack(t *testing.T) {
 	}
 }
 
+func TestASilentStreamIsTakenForDead(t *testing.T) {
+	s := startSite(t, 1000)
+	b := openTab(t, startBrowser(t), s.url+"/module?room=lobby")
+	b.awaitWay("sse")
+	s.publish("lobby", "1")
+	b.awaitLog("1")
+	s.silence()
+	s.publish("lobby", "2")
+	b.awaitLog("1", "2")
+	b.awaitWay("sse")
+	b.verify()
+}
+
+func TestWhoIsHereIsTold(t *testing.T) {
+	s := startSite(t, 1000)
+	if answer, err := s.client.Get(s.upstream().String() + "/rooms/lobby/members"); err != nil {
+		t.Fatal(err)
+	} else if _ = answer.Body.Close(); answer.StatusCode == http.StatusNotFound {
+		t.Skip("this gateway has no presence")
+	}
+	ann := openTab(t, startBrowser(t), s.url+"/module?room=lobby&presence=ann")
+	ann.awaitState("live")
+	bob := openTab(t, startBrowser(t), s.url+"/module?room=lobby&presence=bob")
+	bob.awaitState("live")
+	ann.awaitLog("join: bob")
+	if got := evaluate[int](ann, "sluice.members('lobby').then((m) => m.count)"); got != 2 {
+		t.Errorf("%d members are in the room, want 2", got)
+	}
+	left := time.Now()
+	bob.visit(s.url + "/blank")
+	ann.awaitLog("join: bob", "leave: bob")
+	if took := time.Since(left); took > 8*time.Second {
+		t.Errorf("the leave took %v, as if nobody had said goodbye", took)
+	}
+	ann.verify()
+}
+
 func TestTabsShareOneStream(t *testing.T) {
 	s := startSite(t, 1000)
 	browser := startBrowser(t)

@@ -71,7 +71,7 @@ async function ask(o, path, query, init = {}) {
 }
 
 // hopeless says that trying again would change nothing; a 401 may have met a token that had just ended.
-const hopeless = ({ status }, o, tries) => status === 204 || (status >= 400 && status < 500 && ![408, 425, 429].includes(status)
+const hopeless = ({ status }, o, tries) => status === 204 || (status >= 400 && status < 500 && ![408, 429].includes(status)
   && (status !== 401 || tries || !o.token?.call));
 const json = async (o, path, query, init) => (await ask(o, path, query, { signal: AbortSignal.timeout(15_000), ...init })).json();
 const page = (o, rooms, query, signal = AbortSignal.timeout(15_000)) => json(o, eventsOf(rooms), { limit: PAGE, ...query }, { signal });
@@ -84,8 +84,8 @@ const cursorOf = (at) => {
 };
 const placesOf = (cursor, rooms) => (cursor?.includes('=') ? Object.fromEntries(cursor.split(',').map((p) => p.split('='))) : cursor ? { [rooms[0]]: cursor } : {});
 const split = (id) => {
-  const i = (id ?? '').indexOf('-');
-  return [(id ?? '').slice(0, i), Number((id ?? '').slice(i + 1))];
+  const [epoch, seq] = `${id}`.split('-');
+  return [epoch, +seq];
 };
 
 // itemsOf makes of a page what a stream would have said.
@@ -93,7 +93,7 @@ function* itemsOf({ events, gap, gaps = gap ? [gap] : [], next }, rooms) {
   const places = placesOf(next, rooms);
   for (const g of gaps) {
     const [epoch, seq] = split(g.resumes_at);
-    yield { room: g.room, id: epoch ? `${epoch}-${seq - 1}` : places[g.room], gap: g };
+    yield { room: g.room, id: g.resumes_at ? `${epoch}-${seq - 1}` : places[g.room], gap: g };
   }
   for (const ev of events) yield { room: ev.room, id: ev.id, ev };
   for (const room of rooms) yield { room, id: places[room] };
@@ -114,10 +114,12 @@ class Source {
     this.go();
   }
 
-  stop() {
+  stop(soon = 0) {
+    const { abort } = this;
     this.turn += 1;
-    this.abort?.abort();
     this.alarm.clear();
+    if (soon) setTimeout(() => abort.abort(), soon);
+    else abort?.abort();
   }
 
   async go() {
@@ -238,7 +240,7 @@ function parse(text) {
     if (i > 0) m[line.slice(0, i)] = line.slice(i + 2);
   }
   const data = m.data && JSON.parse(m.data);
-  return data && m.event?.startsWith('sluice.') ? { type: m.event, id: m.id, retry: Number(m.retry), data } : data;
+  return data && m.event?.startsWith('sluice.') ? { type: m.event, id: m.id, retry: +m.retry, data } : data;
 }
 
 // ---- Group: the tabs that share a Source --------------------------------------------------
@@ -286,8 +288,8 @@ class Group {
     this.timer.clear();
     const { source } = this;
     this.source = null;
-    source?.stop();
-    if (source?.id && [...this.tabs.keys()].every((t) => t === TAB)) navigator.sendBeacon(new URL(`streams/${source.id}`, this.o.url));
+    // Were the stream cut, the gateway would wait for its return rather than see the user leave.
+    source?.stop(source.id && [...this.tabs.keys()].every((t) => t === TAB) && navigator.sendBeacon(new URL(`streams/${source.id}`, this.o.url)) && 2000);
     this.tabs.clear();
     this.release?.();
     this.release = null;
@@ -471,7 +473,7 @@ class Reader {
       this.o.share = false; // another tab's rooms may be the reason
       this.join();
     } else if (state.state === 'denied') this.deny(state);
-    else if (state.state !== 'live' || (this.ready && !this.queue)) call(this.o.onState, { ...state, leader: Boolean(this.group.source) });
+    else if (state.state !== 'live' || (this.ready && !this.queue)) call(this.o.onState, { ...state, leader: !!this.group.source });
   }
 
   deny({ status, error, message }) {
@@ -484,7 +486,8 @@ class Reader {
 // ---- Outbox: what we say, until it is answered --------------------------------------------
 
 const outboxes = new Map();
-const stored = (name, value) => attempt(() => (value ? localStorage.setItem(name, JSON.stringify(value)) : localStorage.removeItem(name)));
+const OUT = 'sluice:out:';
+const stored = (key, value) => attempt(() => (value ? localStorage.setItem(OUT + key, JSON.stringify(value)) : localStorage.removeItem(OUT + key)));
 
 class Outbox {
   constructor(o) {
@@ -497,7 +500,7 @@ class Outbox {
   async adopt() {
     const { held = [] } = await navigator.locks?.query() ?? {};
     const tabs = new Set(held.map((l) => l.name.slice(11)));
-    const found = attempt(() => Object.entries(localStorage).filter(([k]) => k.startsWith('sluice:out:')).map(([, v]) => JSON.parse(v))) ?? [];
+    const found = attempt(() => Object.entries(localStorage).filter(([k]) => k.startsWith(OUT)).map(([, v]) => JSON.parse(v))) ?? [];
     this.items.unshift(...found.filter((i) => i.url === this.o.url && i.tab !== TAB && !tabs.has(i.tab)).sort((a, b) => a.at - b.at));
     this.run();
   }
@@ -506,7 +509,7 @@ class Outbox {
     return new Promise((done, fail) => {
       if (this.items.length >= QUEUE) throw new Error('too many events wait');
       this.items.push(item);
-      stored(`sluice:out:${item.key}`, item); // without done and fail, which belong to this tab
+      stored(item.key, item); // without done and fail, which belong to this tab
       Object.assign(item, { done, fail });
       this.run();
     });
@@ -528,13 +531,13 @@ class Outbox {
     const { done, fail, ...plain } = item;
     const end = (settle, value) => {
       this.items.splice(this.items.indexOf(item), 1);
-      stored(`sluice:out:${item.key}`);
+      stored(item.key);
       settle?.(value);
       return 0;
     };
     if (!navigator.onLine) return 10_000;
     if (item.tried && Date.now() - item.tried > KEPT) return end(fail, new Error('no answer: it may have arrived'));
-    if (!item.tried) stored(`sluice:out:${item.key}`, { ...plain, tried: item.tried = Date.now() });
+    if (!item.tried) stored(item.key, { ...plain, tried: item.tried = Date.now() });
     try {
       return end(done, await sent(this.o, item));
     } catch (err) {
