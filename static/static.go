@@ -1,10 +1,18 @@
-// Package static is what a browser gets from a gateway: the demo chat, a page
-// that needs nothing but the public HTTP surface every other client uses.
+// Package static is what a browser gets from a gateway: the client for pages
+// of one's own, and the demo chat, a page that needs nothing but the public
+// HTTP surface every other client uses.
 //
-//	GET /          index.html, the chat of the room in ?room=
-//	GET /chat.css  how it looks
-//	GET /chat.js   how it works: one ES module, no dependency, no build step
-//	GET /icon.svg  the icon
+//	GET /                  index.html, the chat of the room in ?room=
+//	GET /chat.css          how it looks
+//	GET /chat.js           how it works: one ES module, no dependency, no build step
+//	GET /icon.svg          the icon
+//	GET /sluice.js         the browser client, an ES module (docs/client.md)
+//	GET /sluice.global.js  the same as a classic script, which makes a global sluice
+//	GET /sluice.d.ts       its types
+//
+// Both forms of the client come from one source when the gateway starts,
+// without its comments (client.go). Pages of other origins may load it, where
+// the gateway allows these to use it at all.
 //
 // The files are embedded, so a gateway is one binary, and they are served with
 // the tightest policy they can live under: no inline script or style, nothing
@@ -25,15 +33,26 @@ import (
 	"time"
 )
 
-//go:embed index.html chat.css chat.js icon.svg
+//go:embed index.html chat.css chat.js icon.svg sluice.js sluice.d.ts
 var files embed.FS
 
 // assets says what is served where.
-var assets = []struct{ path, file, contentType string }{
-	{"/", "index.html", "text/html; charset=utf-8"},
-	{"/chat.css", "chat.css", "text/css; charset=utf-8"},
-	{"/chat.js", "chat.js", "text/javascript; charset=utf-8"},
-	{"/icon.svg", "icon.svg", "image/svg+xml"},
+var assets = []asset{
+	{path: "/", file: "index.html", contentType: "text/html; charset=utf-8"},
+	{path: "/chat.css", file: "chat.css", contentType: "text/css; charset=utf-8"},
+	{path: "/chat.js", file: "chat.js", contentType: "text/javascript; charset=utf-8"},
+	{path: "/icon.svg", file: "icon.svg", contentType: "image/svg+xml"},
+	{path: "/sluice.js", file: "sluice.js", contentType: "text/javascript; charset=utf-8", become: lean, shared: true},
+	{path: "/sluice.global.js", file: "sluice.js", contentType: "text/javascript; charset=utf-8", become: classic, shared: true},
+	{path: "/sluice.d.ts", file: "sluice.d.ts", contentType: "text/plain; charset=utf-8", shared: true},
+}
+
+// asset is a file and how it is served.
+type asset struct {
+	path, file, contentType string
+
+	become func([]byte) []byte // what is made of the file; nothing if nil
+	shared bool                // pages of other origins may load it
 }
 
 // policy is the Content-Security-Policy of every answer: script, style and
@@ -79,13 +98,16 @@ func Paths() []string {
 func Handler() http.Handler {
 	served := make(map[string]*file, len(assets))
 	for _, a := range assets {
-		served[a.path] = load(a.file, a.contentType)
+		served[a.path] = load(a)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for name, value := range headers {
 			w.Header().Set(name, value)
 		}
 		f, ok := served[r.URL.Path]
+		if ok && f.shared {
+			w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
+		}
 		if !ok {
 			http.Error(w, "there is no such page here", http.StatusNotFound)
 			return
@@ -101,22 +123,21 @@ func Handler() http.Handler {
 
 // file is one embedded file, ready to be sent.
 type file struct {
-	body        []byte
-	contentType string
-	etag        string
+	asset
+	body []byte
+	etag string
 }
 
-func load(name, contentType string) *file {
-	body, err := files.ReadFile(name)
+func load(a asset) *file {
+	body, err := files.ReadFile(a.file)
 	if err != nil {
 		panic("static: " + err.Error()) // assets names a file that was not embedded: a fault of the build
 	}
-	sum := sha256.Sum256(body)
-	return &file{
-		body:        body,
-		contentType: contentType,
-		etag:        `"` + base64.RawURLEncoding.EncodeToString(sum[:18]) + `"`,
+	if a.become != nil {
+		body = a.become(body)
 	}
+	sum := sha256.Sum256(body)
+	return &file{asset: a, body: body, etag: `"` + base64.RawURLEncoding.EncodeToString(sum[:18]) + `"`}
 }
 
 func (f *file) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -39,6 +39,10 @@ func TestEveryPathIsServedWithItsType(t *testing.T) {
 		"/chat.css": "text/css; charset=utf-8",
 		"/chat.js":  "text/javascript; charset=utf-8",
 		"/icon.svg": "image/svg+xml",
+
+		"/sluice.js":        "text/javascript; charset=utf-8",
+		"/sluice.global.js": "text/javascript; charset=utf-8",
+		"/sluice.d.ts":      "text/plain; charset=utf-8",
 	}
 	for _, path := range Paths() {
 		answer, body := ask(t, http.MethodGet, path)
