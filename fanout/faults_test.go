@@ -297,6 +297,23 @@ func TestAMessageThatIsDroppedIsMissedWithinSeconds(t *testing.T) {
 	}
 }
 
+func TestAConfirmationThatIsLostIsNotWaitedForForEver(t *testing.T) {
+	r := newRig(t, redistest.Start(t), 1, 2)
+	r.proxy.Drop(-1, redistest.Contains("subscribe\r\n$17\r\nsluice:ch:{room0}"))
+	r.server.Do("CLIENT", "KILL", "TYPE", "pubsub")
+	eventually(t, 5*time.Second, "the confirmation is lost", func() bool { return r.proxy.Dropped() > 0 })
+	pause(500 * time.Millisecond) // go-redis may have asked twice
+	r.proxy.Heal()
+	begun := time.Now()
+	mustAppend(t, mustDirect(t, r), "room0", text("unheard"))
+	for _, c := range r.reads["room0"] {
+		c.await(t, "the event", endsWith("unheard"))
+	}
+	if took := time.Since(begun); took > 10*time.Second {
+		t.Errorf("it came after %v", took)
+	}
+}
+
 // mustDirect is a second way to the rig's Redis, without the proxy.
 func mustDirect(t *testing.T, r *rig) *Redis {
 	return openRedis(t, RedisOptions{URL: r.server.URL(), Keep: Retention{Events: 100000}})

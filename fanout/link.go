@@ -21,7 +21,8 @@ import (
 // decides that a session is dead: when the link is silent although it was
 // pinged, or when what this node publishes to itself on the way that events
 // take (the canary) no longer arrives, as on a server that was demoted or cut
-// off. Whatever ends a session, its rooms are lost until they are confirmed
+// off, or when the server was asked for a channel and never confirmed it, which
+// would leave a room waiting for ever. Whatever ends a session, its rooms are lost until they are confirmed
 // anew, and each then catches up from its log. go-redis would reconnect by
 // itself and say nothing of what was missed, so a session that fails is closed.
 type link struct {
@@ -143,7 +144,14 @@ type session struct {
 	confirmed chan struct{} // closed by the reader when the server pushes canaries
 	last      atomic.Int64  // when anything was heard, in Unix nanoseconds
 	canaried  atomic.Int64  // when the canary was, or its confirmation; 0 before
+
+	askedMu sync.Mutex           // guards asked
+	asked   map[string]time.Time // channels that the server was asked for and has not confirmed, and since when
 }
+
+// confirmation is how long a server may take to confirm a channel. It answers
+// in the order in which it was asked, so this is for links that lose something.
+const confirmation = 5 * time.Second
 
 // session connects, and returns why it ended.
 func (l *link) session(ctx context.Context) error {
@@ -153,7 +161,7 @@ func (l *link) session(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	ps := l.s.redis.servers.client(l.address).Subscribe(ctx)
-	s := &session{link: l, pubsub: ps, canary: canary, confirmed: make(chan struct{})}
+	s := &session{link: l, pubsub: ps, canary: canary, confirmed: make(chan struct{}), asked: map[string]time.Time{}}
 	s.heard()
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
@@ -194,6 +202,12 @@ func (s *session) heard() { s.last.Store(time.Now().UnixNano()) }
 // subscribe asks for channels. On a cluster one command takes channels of one
 // slot only.
 func (s *session) subscribe(ctx context.Context, channels []string) error {
+	now := time.Now()
+	s.askedMu.Lock()
+	for _, channel := range channels {
+		s.asked[channel] = now
+	}
+	s.askedMu.Unlock()
 	if !s.s.redis.servers.sharded() {
 		return s.pubsub.Subscribe(ctx, channels...)
 	}
@@ -206,6 +220,7 @@ func (s *session) subscribe(ctx context.Context, channels []string) error {
 }
 
 func (s *session) unsubscribe(ctx context.Context, channels []string) error {
+	s.answered(channels...)
 	if !s.s.redis.servers.sharded() {
 		return s.pubsub.Unsubscribe(ctx, channels...)
 	}
@@ -215,6 +230,27 @@ func (s *session) unsubscribe(ctx context.Context, channels []string) error {
 		}
 	}
 	return nil
+}
+
+// answered says that nothing more is to come of what was asked for.
+func (s *session) answered(channels ...string) {
+	s.askedMu.Lock()
+	defer s.askedMu.Unlock()
+	for _, channel := range channels {
+		delete(s.asked, channel)
+	}
+}
+
+// unanswered says whether the server owes a confirmation for too long.
+func (s *session) unanswered(now time.Time) bool {
+	s.askedMu.Lock()
+	defer s.askedMu.Unlock()
+	for _, since := range s.asked {
+		if now.Sub(since) >= confirmation {
+			return true
+		}
+	}
+	return false
 }
 
 // read hands on what the connection brings. It is the only caller of Receive.
@@ -244,6 +280,7 @@ func (s *session) read(ctx context.Context) error {
 func (s *session) subscription(c *redis.Subscription) error {
 	switch c.Kind {
 	case "subscribe", "ssubscribe":
+		s.answered(c.Channel)
 		if c.Channel == s.canary {
 			if s.canaried.CompareAndSwap(0, time.Now().UnixNano()) {
 				close(s.confirmed)
@@ -312,6 +349,8 @@ func (s *session) watch(ctx context.Context) error {
 	defer ticker.Stop()
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
+	ctx, cancel := context.WithCancel(ctx) // for the tasks: they may wait for what never comes
+	defer cancel()
 	var probed time.Time
 	confirmed := s.confirmed
 	tasks.Go(func() {
@@ -338,6 +377,9 @@ func (s *session) watch(ctx context.Context) error {
 		}
 		if now.Sub(probed) >= probe {
 			probed = now
+			if s.unanswered(now) {
+				return errors.New("the server does not confirm a subscription")
+			}
 			tasks.Go(func() {
 				_ = s.pubsub.Ping(ctx) // its answer is heard by the reader, or missed by this loop
 				s.sendCanary(ctx)

@@ -166,6 +166,7 @@ func (c *cluster) refresh(ctx context.Context) error {
 			c.fixing.Lock()
 			c.table.Store(t)
 			c.fixing.Unlock()
+			c.clients.keep(slices.Concat(t.masters, c.seeds))
 			return nil
 		case err = <-failures:
 		}
@@ -174,10 +175,11 @@ func (c *cluster) refresh(ctx context.Context) error {
 }
 
 func (c *cluster) ask(ctx context.Context, address string) (*slotTable, error) {
-	ranges, err := c.client(address).ClusterSlots(ctx).Result()
-	if err != nil {
+	answer := redis.NewClusterSlotsCmd(ctx, "cluster", "slots") // CLUSTER SHARDS would show failed masters besides
+	if err := c.client(address).Process(ctx, answer); err != nil {
 		return nil, err
 	}
+	ranges := answer.Val()
 	t := &slotTable{}
 	for _, r := range ranges {
 		if len(r.Nodes) == 0 {

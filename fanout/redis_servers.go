@@ -3,6 +3,7 @@ package fanout
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -134,11 +135,11 @@ func (c *clients) drop(address string) {
 }
 
 // keep closes the connections to all servers but these.
-func (c *clients) keep(addresses map[string]bool) {
+func (c *clients) keep(addresses []string) {
 	c.mu.Lock()
 	var old []*redis.Client
 	for address, client := range c.open {
-		if !addresses[address] {
+		if !slices.Contains(addresses, address) {
 			old = append(old, client)
 			delete(c.open, address)
 		}
