@@ -232,6 +232,7 @@ func TestPublishingFarFromTheLimitCostsNoRoundTrip(t *testing.T) {
 		}
 	}
 	publish() // which has the server learn the script
+	n.await("the node to have looked at its server", func() bool { return commands(t, server)["config|get"] > 0 })
 	before := commands(t, server)
 	for range 4 {
 		publish()
