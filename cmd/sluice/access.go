@@ -32,7 +32,7 @@ type accessFlags struct {
 	MaxStreamsPerSubject int     `help:"Most streams with the same subject on this node. 0 is no limit." default:"20" placeholder:"N"`
 	PublishRate          float64 `help:"Events a second from one subject, or from an address without tokens. 0 is no limit." default:"100" placeholder:"N"`
 	PublishBurst         int     `help:"Events of them at once." default:"200" placeholder:"N"`
-	RoomPublishRate      float64 `help:"Events a second in one room. 0 is no limit." default:"1000" placeholder:"N"`
+	RoomPublishRate      float64 `help:"Events a second in one room, from everybody. 0 is no limit." default:"0" placeholder:"N"`
 	RoomPublishBurst     int     `help:"Events of them at once." default:"2000" placeholder:"N"`
 	NewRoomsRate         float64 `help:"Rooms that are new to this node a second, from one subject or address. 0 is no limit." default:"100" placeholder:"N"`
 }
