@@ -99,7 +99,7 @@ func (l *link) run(ctx context.Context) {
 		if wasUp {
 			l.s.redis.opt.Logger.Warn("lost the subscription to Redis; trying again", "error", err)
 		}
-		if time.Since(began) > maxBackoff {
+		if wasUp || time.Since(began) > maxBackoff {
 			backoff = minBackoff
 		}
 		select {
@@ -257,6 +257,10 @@ func (s *session) unanswered(now time.Time) bool {
 func (s *session) read(ctx context.Context) error {
 	for {
 		got, err := s.pubsub.Receive(ctx)
+		if err != nil && s.s.redirected(s.link, err) {
+			s.heard() // an answer, by which the connection loses nothing
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("receiving: %w", err)
 		}
@@ -289,11 +293,10 @@ func (s *session) subscription(c *redis.Subscription) error {
 			s.s.feed.Following(room)
 		}
 	case "sunsubscribe":
-		if c.Channel == s.canary || s.s.at(c.Channel, s.link) {
-			// Nobody asked for this: the slot has moved. Who has it now is not
-			// known yet, and what else has moved neither, so all begins anew.
-			return errors.New("the server has given slots away")
+		if c.Channel == s.canary {
+			return errors.New("the server has given the canary's slot away")
 		}
+		s.s.evicted(s.link, func(channel string) bool { return channel == c.Channel })
 	}
 	return nil
 }

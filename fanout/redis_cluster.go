@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -91,7 +92,7 @@ func (c *cluster) on(ctx context.Context, key string, f func(*redis.Client) erro
 			}
 		}
 		err := f(c.client(address))
-		if !c.redirected(slotOf(key), err) {
+		if !c.redirected(err) {
 			return err
 		}
 		select {
@@ -104,19 +105,35 @@ func (c *cluster) on(ctx context.Context, key string, f func(*redis.Client) erro
 }
 
 // redirected says that err means to look elsewhere, or again, and takes note of where.
-func (c *cluster) redirected(slot int, err error) bool {
+func (c *cluster) redirected(err error) bool {
+	if _, moved := c.movedSlot(err); moved {
+		return true
+	}
 	var reply redis.Error
 	if !errors.As(err, &reply) {
 		return false
 	}
 	text := reply.Error()
-	if moved, ok := strings.CutPrefix(text, "MOVED "); ok {
-		if _, address, ok := strings.Cut(moved, " "); ok {
-			c.move(slot, address)
-		}
-		return true
-	}
 	return strings.HasPrefix(text, "ASK ") || strings.HasPrefix(text, "TRYAGAIN")
+}
+
+// movedSlot says which slot a server says has moved, and takes note of where.
+func (c *cluster) movedSlot(err error) (slot int, ok bool) {
+	var reply redis.Error
+	if !errors.As(err, &reply) {
+		return 0, false
+	}
+	moved, ok := strings.CutPrefix(reply.Error(), "MOVED ")
+	if !ok {
+		return 0, false
+	}
+	digits, address, _ := strings.Cut(moved, " ")
+	slot, err = strconv.Atoi(digits)
+	if err != nil || slot < 0 || slot >= slots {
+		return 0, false
+	}
+	c.move(slot, address)
+	return slot, true
 }
 
 // move corrects the table in one slot.

@@ -17,6 +17,7 @@ const (
 	maxBackoff      = 2 * time.Second         //
 	subscribeAtOnce = 500                     // channels in one SUBSCRIBE; many more would hold up Redis
 	refreshEvery    = time.Second             // how often a cluster is asked who has which slots
+	shakenPause     = 20 * time.Millisecond   // after which it is asked when a server says that it has changed
 )
 
 // subscriber is the node's ear. Each server that has rooms has one connection
@@ -172,6 +173,11 @@ func (s *subscriber) Run(ctx context.Context, feed Feed) error {
 			return ctx.Err()
 		case <-ticks:
 		case <-s.shaken:
+			select { // servers learn from each other what has moved, which takes a moment
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(shakenPause):
+			}
 		}
 	}
 }
@@ -223,6 +229,38 @@ func (s *subscriber) place(ctx context.Context, tasks *sync.WaitGroup) {
 		s.feed.Lost(moved)
 		s.feed.Link()
 	}
+}
+
+// evicted takes channels from a link whose server has them no longer, because
+// their slots have moved. They are followed anew where they are now.
+func (s *subscriber) evicted(l *link, which func(channel string) bool) {
+	s.mu.Lock()
+	var lost []string
+	for channel, its := range s.want {
+		if its == l && which(channel) {
+			s.want[channel] = nil
+			lost = append(lost, channel)
+		}
+	}
+	s.mu.Unlock()
+	if len(lost) > 0 {
+		s.feed.Lost(roomsOf(s.redis, lost))
+		s.shake()
+	}
+}
+
+// redirected says that err is a server's word that it does not have the slot
+// of a channel which it was asked for, and sees to that channel.
+func (s *subscriber) redirected(l *link, err error) bool {
+	c, ok := s.redis.servers.(*cluster)
+	if !ok {
+		return false
+	}
+	slot, moved := c.movedSlot(err)
+	if moved {
+		s.evicted(l, func(channel string) bool { return slotOf(channel) == slot })
+	}
+	return moved
 }
 
 // at says whether a channel is still a link's.
