@@ -67,6 +67,15 @@ func (f *frame) leadsTo() uint64 {
 	return f.seq
 }
 
+// promises is the number of the event with which a gap says that it resumes; 0
+// if it says nothing.
+func (f *frame) promises() uint64 {
+	if f.gap == nil {
+		return 0
+	}
+	return f.gap.ResumesAt.Seq
+}
+
 // cost is about what the frame takes of a ring's memory.
 func (f *frame) cost() int { return 256 + 2*(len(f.event.Data)+len(f.event.From)) }
 

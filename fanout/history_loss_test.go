@@ -99,6 +99,31 @@ func TestALossWithinWhatANodeHasSkippedLeavesNoHole(t *testing.T) {
 	})
 }
 
+func TestAGapDoesNotPromiseAnEventThatIsLost(t *testing.T) {
+	inLossRig(t, Retention{}, Options{RingEvents: 8}, func(t *testing.T, r *lossRig) {
+		c := read(t, r.hub, ofRoom("lobby", Head()))
+		synctest.Wait()
+		resume := c.stall()
+		r.publish(t, 1, 3)
+		r.away(func() {
+			r.publish(t, 4, 9)
+			r.net.server.expire("lobby", 6)
+		})
+		r.away(func() {
+			r.net.server.restart(4) // three events, and that the others expired
+			r.net.server.expire("lobby", 6)
+		})
+		r.publish(t, 10, 10)
+		resume()
+		synctest.Wait()
+		blocks, _ := c.events()
+		wantNames(t, blocks, "open", "1", "2", "3", "gap:trimmed", "10")
+		if gap, next := blocks[4].data, blocks[5].id; !strings.Contains(gap, `"resumes_at":"`+next+`"`) {
+			t.Errorf("behind the gap %s comes %s", gap, next)
+		}
+	})
+}
+
 func TestEventsOfEpochsThatAreForgottenAreNotRepeated(t *testing.T) {
 	inLossRig(t, Retention{}, Options{RingEvents: 2}, func(t *testing.T, r *lossRig) {
 		r.net.server.lineageBytes = 10

@@ -68,7 +68,7 @@ func (r *ring) reaches(seq uint64) bool {
 // on differently from there. It returns how many bytes that freed.
 func (r *ring) cut(seq uint64) (freed int) {
 	n := len(r.frames)
-	for n > 0 && r.frames[n-1].leadsTo() > seq {
+	for n > 0 && (r.frames[n-1].leadsTo() > seq || r.frames[n-1].promises() > seq) {
 		n--
 		freed += r.frames[n].cost()
 		r.frames[n] = nil
