@@ -117,8 +117,9 @@ func TestAGapDoesNotPromiseAnEventThatIsLost(t *testing.T) {
 		resume()
 		synctest.Wait()
 		blocks, _ := c.events()
-		wantNames(t, blocks, "open", "1", "2", "3", "gap:trimmed", "10")
-		if gap, next := blocks[4].data, blocks[5].id; !strings.Contains(gap, `"resumes_at":"`+next+`"`) {
+		// How much of 1 to 3 was in the write that stalled is up to the scheduler.
+		wantNames(t, blocks[len(blocks)-2:], "gap:trimmed", "10")
+		if gap, next := blocks[len(blocks)-2].data, blocks[len(blocks)-1].id; !strings.Contains(gap, `"resumes_at":"`+next+`"`) {
 			t.Errorf("behind the gap %s comes %s", gap, next)
 		}
 	})
