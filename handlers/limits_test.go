@@ -237,7 +237,7 @@ func TestPublishingFarFromTheLimitCostsNoRoundTrip(t *testing.T) {
 	for range 4 {
 		publish()
 	}
-	if got := commands(t, server)["evalsha"] - before["evalsha"]; got != 4 {
+	if got := commands(t, server)["evalsha"] - before["evalsha"]; got < 4 || got > 5 { // a node that has just connected checks its rights once
 		t.Errorf("4 publications took %d scripts", got)
 	}
 }
