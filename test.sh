@@ -14,7 +14,7 @@ cd "$(dirname "$0")"
 
 caddy=v2.11.9
 staticcheck=v0.8.2
-fuzztime=${FUZZTIME:-5s}
+fuzztime=${FUZZTIME:-3s}
 bin=${XDG_CACHE_HOME:-$HOME/.cache}/sluice/bin
 export PATH="$bin:$PATH:/usr/sbin:/sbin" # Debian has the servers there
 
