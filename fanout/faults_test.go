@@ -33,19 +33,8 @@ type rig struct {
 func newRig(t *testing.T, server *redistest.Server, rooms, streams int) *rig {
 	t.Helper()
 	proxy := redistest.NewProxy(t, server.Addr)
-	r := &rig{server: server, proxy: proxy, reads: map[string][]*reading{}, acked: map[string]map[uint64]string{}}
-	r.log = openRedis(t, RedisOptions{URL: "redis://" + proxy.Addr(), Keep: Retention{Events: 100000}})
-	r.hub = runHub(t, r.log, Options{RingEvents: 64})
-	for i := range rooms {
-		room := "room" + strconv.Itoa(i)
-		r.rooms = append(r.rooms, room)
-		r.acked[room] = map[uint64]string{}
-		for range streams {
-			c := read(t, r.hub, ofRoom(room, Head()))
-			c.await(t, "the opening", count(1))
-			r.reads[room] = append(r.reads[room], c)
-		}
-	}
+	r := newRigAt(t, "redis://"+proxy.Addr(), rooms, streams)
+	r.server, r.proxy = server, proxy
 	return r
 }
 

@@ -9,7 +9,7 @@ import (
 	"sluice/fanout/redistest"
 )
 
-// newRigAt is newRig on whatever a URL names.
+// newRigAt is a rig on whatever a URL names, without a proxy to spoil the way.
 func newRigAt(t *testing.T, url string, rooms, streams int) *rig {
 	t.Helper()
 	r := &rig{reads: map[string][]*reading{}, acked: map[string]map[uint64]string{}}
