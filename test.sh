@@ -114,8 +114,23 @@ fuzzing() {
 	[[ -n $found ]] || fail "there is no fuzz target"
 	while IFS=: read -r file name; do
 		printf -- '-- %s %s\n' "$(dirname "$file")" "${name#func }"
-		go test -run '^$' -fuzz "^${name#func }\$" -fuzztime "$fuzztime" "$(dirname "$file")"
+		fuzz "$(dirname "$file")" "${name#func }"
 	done <<<"$found"
+}
+
+# fuzz runs one target. Where the end of its time meets a worker that is just
+# starting an input, go test sometimes reports the deadline itself as a failure;
+# a finding always names the input that it wrote, so only that one fails here.
+fuzz() {
+	local output
+	if output=$(go test -run '^$' -fuzz "^$2\$" -fuzztime "$fuzztime" "$1" 2>&1); then
+		tail -n 3 <<<"$output"
+	elif grep -q '^ *context deadline exceeded$' <<<"$output" && ! grep -q 'Failing input' <<<"$output"; then
+		grep '^fuzz: ' <<<"$output" | tail -n 1
+	else
+		printf '%s\n' "$output"
+		return 1
+	fi
 }
 
 began=$SECONDS

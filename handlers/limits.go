@@ -2,10 +2,11 @@ package handlers
 
 import (
 	"context"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
+	"sluice/fanout"
 	"sluice/handlers/limit"
 )
 
@@ -28,6 +29,9 @@ type limiter struct {
 	publish, room                 *limit.Shared
 	newRooms                      *limit.Rates
 	recent                        *limit.Recent // rooms
+
+	mu     sync.Mutex // guards the field below
+	places map[placeKey]*place
 }
 
 func newLimiter(l Limits) *limiter {
@@ -39,6 +43,7 @@ func newLimiter(l Limits) *limiter {
 		room:      limit.NewShared("room", limit.RateOptions{PerSecond: l.RoomRate, Burst: l.RoomBurst}),
 		newRooms:  limit.NewRates(limit.RateOptions{PerSecond: l.NewRoomsRate}),
 		recent:    limit.NewRecent(1<<16, 10*time.Minute),
+		places:    map[placeKey]*place{},
 	}
 }
 
@@ -84,42 +89,63 @@ func (l *limiter) enterRooms(v *visitor, rooms []string) error {
 	return nil
 }
 
-// place is what a stream holds of the limits.
+// place is what a stream holds of the limits. All streams of one subject at one
+// address share it, so that the limits cost a stream no memory.
 type place struct {
-	limits           *limiter
-	address, subject string
-	left             atomic.Bool
+	placeKey
+	limits  *limiter
+	ended   func(fanout.ByeReason) // leave, for a stream that ends by itself
+	streams int                    // that share it; limiter.mu guards it
 }
+
+type placeKey struct{ address, subject string }
 
 // thisNode is the one key under which all streams count.
 const thisNode = ""
 
-// enter takes a place for a stream, which owes a leave.
+// enter takes a place for a stream, which owes one leave.
 func (l *limiter) enter(v *visitor) (*place, error) {
-	p := &place{limits: l, address: v.address, subject: v.subject}
+	key := placeKey{address: v.address, subject: v.subject}
 	if !l.streams.Acquire(thisNode) {
 		return nil, errStreams
 	}
-	if !l.byAddress.Acquire(p.address) {
+	if !l.byAddress.Acquire(key.address) {
 		l.streams.Release(thisNode)
 		return nil, errStreamsAddress
 	}
-	if p.subject != "" && !l.bySubject.Acquire(p.subject) {
+	if key.subject != "" && !l.bySubject.Acquire(key.subject) {
 		l.streams.Release(thisNode)
-		l.byAddress.Release(p.address)
+		l.byAddress.Release(key.address)
 		return nil, errStreamsSubject
 	}
-	return p, nil
+	return l.share(key), nil
 }
 
-// leave gives the place back. It may be called again.
-func (p *place) leave() {
-	if p.left.Swap(true) {
-		return
+// share gives the place that streams of a key have in common.
+func (l *limiter) share(key placeKey) *place {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.places[key]
+	if p == nil {
+		p = &place{placeKey: placeKey{strings.Clone(key.address), strings.Clone(key.subject)}, limits: l}
+		p.ended = func(fanout.ByeReason) { p.leave() }
+		l.places[p.placeKey] = p
 	}
-	p.limits.streams.Release(thisNode)
-	p.limits.byAddress.Release(p.address)
+	p.streams++
+	return p
+}
+
+// leave gives back what one stream held.
+func (p *place) leave() {
+	l := p.limits
+	l.mu.Lock()
+	if p.streams--; p.streams == 0 {
+		delete(l.places, p.placeKey)
+	}
+	l.mu.Unlock()
+	l.streams.Release(thisNode)
+	l.byAddress.Release(p.address)
 	if p.subject != "" {
-		p.limits.bySubject.Release(p.subject)
+		l.bySubject.Release(p.subject)
 	}
 }

@@ -57,6 +57,11 @@ func TestS16SlowClientsDelayNobody(t *testing.T) {
 		conns = append(conns, goodStream(t, n, &readers, good))
 	}
 	n.await("all good streams", func() bool { return n.gateway.limits.streams.Total() == len(conns) })
+	for range 64 { // more than a socket takes
+		if got := n.ask("POST", "/rooms/large/events", strings.Repeat("x", 60000)); got.status != 201 {
+			t.Fatal(got)
+		}
+	}
 	before := delays(t, n, seconds, len(conns), good)
 	memoryBefore := inUse()
 	stop := startAttack(t, n.addr, slow)
@@ -206,10 +211,10 @@ func slowly(ended <-chan struct{}, addr string, way int) bool {
 		return false
 	}
 	defer conn.Close()
-	if way == 2 { // it reads nothing
+	if way == 2 { // it asks for everything and reads nothing
 		_ = conn.(*net.TCPConn).SetReadBuffer(1024)
-		_, _ = io.WriteString(conn, head("GET", "/rooms/good/events")+"\r\n")
-		return wait(ended, time.Minute)
+		_, _ = io.WriteString(conn, head("GET", "/rooms/large/events?after=earliest")+"\r\n")
+		return wait(ended, 7*time.Second) // by then the gateway has ended it
 	}
 	request := head("GET", "/rooms/good/events") + strings.Repeat("X-Slow: y\r\n", 1000)
 	if way == 1 {

@@ -105,7 +105,7 @@ func (g *Gateway) enter(v *visitor, opt *fanout.StreamOptions) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	opt.Lease, opt.Ended = v.lease(), func(fanout.ByeReason) { p.leave() }
+	opt.Lease, opt.Ended = v.lease(), p.ended
 	return p, nil
 }
 
