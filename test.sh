@@ -108,14 +108,14 @@ tests() {
 	go test -race -p 1 -timeout 10m "${fresh[@]}" ./...
 }
 
+# fuzzing: one target a processor at a time.
 fuzzing() {
-	local found file name
+	local found
 	found=$(grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sort)
 	[[ -n $found ]] || fail "there is no fuzz target"
-	while IFS=: read -r file name; do
-		printf -- '-- %s %s\n' "$(dirname "$file")" "${name#func }"
-		fuzz "$(dirname "$file")" "${name#func }"
-	done <<<"$found"
+	export fuzztime
+	export -f fuzz
+	sed 's/:func / /' <<<"$found" | xargs -P "$(nproc)" -L 1 bash -c 'fuzz "$(dirname "$0")" "$1"'
 }
 
 # fuzz runs one target. Where the end of its time meets a worker that is just
@@ -123,12 +123,11 @@ fuzzing() {
 # a finding always names the input that it wrote, so only that one fails here.
 fuzz() {
 	local output
-	if output=$(go test -run '^$' -fuzz "^$2\$" -fuzztime "$fuzztime" "$1" 2>&1); then
-		tail -n 3 <<<"$output"
-	elif grep -q '^ *context deadline exceeded$' <<<"$output" && ! grep -q 'Failing input' <<<"$output"; then
-		grep '^fuzz: ' <<<"$output" | tail -n 1
+	if output=$(go test -run '^$' -fuzz "^$2\$" -fuzztime "$fuzztime" -parallel 1 "$1" 2>&1) ||
+		{ grep -q '^ *context deadline exceeded$' <<<"$output" && ! grep -q 'Failing input' <<<"$output"; }; then
+		printf '%s %s: %s\n' "$1" "$2" "$(grep '^fuzz: ' <<<"$output" | tail -n 1)"
 	else
-		printf '%s\n' "$output"
+		printf '%s %s: a finding\n%s\n' "$1" "$2" "$output"
 		return 1
 	fi
 }
