@@ -286,9 +286,11 @@ func (r *room) streams() int {
 	return n
 }
 
-// togetherSeats is how many of a room's streams are served by one shard, so
-// that an event of a small room wakes one writer rather than all.
-const togetherSeats = 32
+// togetherSeats is how many of a room's streams are served by one shard before
+// the others are called in. One writer goes round so many in about 6 ms. Several
+// would go round out of step, each finding fewer events at a time, and so write
+// more often for the same events.
+const togetherSeats = 1024
 
 // shardPart chooses the part for one more stream that a shard serves.
 func (r *room) shardPart() int {

@@ -502,8 +502,9 @@ func TestStreamThatFallsBehindTheLogIsToldSo(t *testing.T) {
 			}
 		}
 	}
-	if gaps != 1 {
-		t.Errorf("%d gaps, want 1: %v", gaps, names(blocks))
+	// There are two if the stream's goroutine came late, and was overtaken before it stalled as well.
+	if gaps != 1 && gaps != 2 {
+		t.Errorf("%d gaps, want 1 or 2: %v", gaps, names(blocks))
 	}
 	checkConsecutive(t, blocks)
 }
