@@ -41,7 +41,7 @@ func (sh *shard) serve(p *part, now instant) {
 		d.stream.written = now
 		delivered += len(d.batch.frames)
 		bytes += len(d.batch.bytes)
-		sh.write(d.stream, d.batch.bytes)
+		sh.write(d.stream, d.batch.bytes, len(d.batch.frames) == 1)
 	}
 	sh.hub.stats.Delivered.Add(int64(delivered))
 	sh.hub.stats.Bytes.Add(int64(bytes))

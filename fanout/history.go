@@ -238,18 +238,18 @@ func (h *Hub) Poll(ctx context.Context, opt StreamOptions, limit int, wait time.
 	}
 }
 
-// fill puts what is due into a page, as long as there is room, and shown behind it.
-func (s *Stream) fill(ctx context.Context, page *Page, shown []Position, limit int) error {
+// fill adds what is due to a page, as long as there is room, and shown behind it.
+func (s *Stream) fill(ctx context.Context, to *Page, shown []Position, limit int) error {
 	for i := range shown {
 		seat := s.seat(i)
-		items, older, more, _ := seat.take(nil)
+		items, older, more, _ := seat.take(nil, maxPageBytes)
 		var err error
 		if older {
-			items, err = seat.readOlder(ctx, items)
+			items, err = seat.readOlder(ctx, items, &page{}, maxPageBytes)
 		}
 		for j := range items {
-			if len(page.Events) < limit {
-				s.collect(page, &items[j], &shown[i])
+			if len(to.Events) < limit {
+				s.collect(to, &items[j], &shown[i])
 			}
 		}
 		if err != nil {

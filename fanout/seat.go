@@ -72,11 +72,10 @@ func (s *seat) leaveGap(l Lineage, res Resolution) {
 // be told so: it goes on from where the head was then.
 func (s *seat) astray() bool { return s.hole != nil && s.hole.Reason == ReasonBadCursor }
 
-// take appends what is due to the seat, about as much as one write should
-// carry. older says that the seat has to read the log first, more that there
+// take appends what is due to the seat, about most bytes of it. older says that the seat has to read the log first, more that there
 // is more at once, fresh when the oldest event of it was taken that has only
 // just come; 0 if there is none.
-func (s *seat) take(items []item) (_ []item, older, more bool, fresh int64) {
+func (s *seat) take(items []item, most int) (_ []item, older, more bool, fresh int64) {
 	r := s.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -94,7 +93,7 @@ func (s *seat) take(items []item) (_ []item, older, more bool, fresh int64) {
 		items = append(items, s.passHole(next))
 	}
 	from, bytes := s.place, 0
-	for ; s.place < r.ring.end() && bytes < maxWrite; s.place++ {
+	for ; s.place < r.ring.end() && bytes < most; s.place++ {
 		f := r.ring.at(s.place)
 		early := s.early > 0
 		if early {
@@ -131,7 +130,8 @@ func (s *seat) passHole(next Position) item {
 	return item{gap: gap, at: s.at}
 }
 
-// maxWrite is about how many bytes of ring a stream takes at once.
+// maxWrite is about how many bytes a shard gives a stream at once. What a client
+// does not take of it is kept for it.
 const maxWrite = 64 << 10
 
 // nextPositionLocked gives the position of the first event at or behind a
@@ -312,17 +312,23 @@ func (r *room) sharedLocked(p Position) *Position {
 	return r.latest
 }
 
-// readOlder appends a page of older events, so that the seat comes closer to
-// the ring. It waits for the log.
-func (s *seat) readOlder(ctx context.Context, items []item) ([]item, error) {
+// readOlder appends older events, about most bytes of them, so that the seat
+// comes closer to the ring. It waits for the log, unless held, the page that it
+// last read from, has more. A slow client thus keeps a page that it shares with
+// others, and makes no work for the log that grows with its slowness.
+func (s *seat) readOlder(ctx context.Context, items []item, held *page, most int) ([]item, error) {
 	r := s.room
 	r.mu.Lock()
 	after := s.after().Seq
 	r.mu.Unlock()
-	p, err := r.page(ctx, after)
-	if err != nil {
-		return items, err
+	if len(held.after(after)) == 0 || held.age != r.pages.now() {
+		fresh, err := r.page(ctx, after)
+		if err != nil {
+			return items, err
+		}
+		*held = fresh
 	}
+	p := held
 	r.mu.Lock() // nobody else changes at and hole while the seat is not enrolled
 	defer r.mu.Unlock()
 	if p.age != r.pages.now() {
@@ -343,9 +349,11 @@ func (s *seat) readOlder(ctx context.Context, items []item) ([]item, error) {
 	if s.hole != nil {
 		items = append(items, s.passHole(frames[0].event.Position))
 	}
-	for _, f := range frames {
+	for bytes := 0; len(frames) > 0 && bytes < most; frames = frames[1:] {
+		f := frames[0]
 		s.at = f.at
 		items = append(items, item{frame: f, at: s.at})
+		bytes += f.cost()
 	}
 	s.state &^= checked // the seat may be ahead of the room now
 	return items, nil

@@ -51,7 +51,7 @@ const (
 )
 
 func newShard(h *Hub) *shard {
-	sh := &shard{hub: h, wake: make(chan struct{}, 1), sc: newScratch()}
+	sh := &shard{hub: h, wake: make(chan struct{}, 1), sc: newScratch(maxWrite)}
 	sh.waker.shard = sh
 	return sh
 }
@@ -207,7 +207,7 @@ func (sh *shard) step(s *Stream, now instant) {
 		sh.part(s, b, out)
 		return
 	}
-	if len(b) > 0 && !sh.write(s, b) {
+	if len(b) > 0 && !sh.write(s, b, false) {
 		return
 	}
 	sh.hub.stats.delivered(out.fresh)
@@ -240,8 +240,9 @@ func (sh *shard) part(s *Stream, b []byte, out outlook) {
 	s.hangUp(out.clean() && err == nil)
 }
 
-// write gives b to a connection. It says no if the stream is away since, or ended.
-func (sh *shard) write(s *Stream, b []byte) bool {
+// write gives b to a connection. It says no if the stream is away since, or
+// ended. What stays, for ever the same, need not be copied for a slow client.
+func (sh *shard) write(s *Stream, b []byte, stays bool) bool {
 	n, err := sh.sc.pen.write(s.raw, b)
 	if err != nil {
 		s.away = true
@@ -250,7 +251,11 @@ func (sh *shard) write(s *Stream, b []byte) bool {
 		return false
 	}
 	if n < len(b) {
-		sh.sendAway(s, append([]byte(nil), b[n:]...))
+		rest := b[n:]
+		if !stays {
+			rest = append([]byte(nil), rest...)
+		}
+		sh.sendAway(s, rest)
 		return false
 	}
 	return true
@@ -260,20 +265,25 @@ func (sh *shard) write(s *Stream, b []byte) bool {
 // whatever is due until nothing is.
 func (sh *shard) sendAway(s *Stream, rest []byte) {
 	s.away = true
-	if !sh.hub.spawn(func() { sh.driveAside(s, rest) }) {
+	if !sh.hub.spawn(func() { sh.driveAside(s, nil, rest) }) {
 		s.finish(ByeGone)
 		s.hangUp(false)
 	}
 }
 
-// driveAside is what a goroutine does for a stream that is away: it writes
-// first, which needs no framing any more, and then all that is due, waiting
-// for the client and for the log. At last it gives the stream back to its
-// shard, or ends it.
-func (sh *shard) driveAside(s *Stream, first []byte) {
+// driveAside is what a goroutine does for a stream that is away: it writes all
+// that is due, behind head, waiting for the client and for the log. At last it
+// gives the stream back to its shard, or ends it. What is left of an earlier
+// write goes first, before more is gathered for a client that may take nothing.
+func (sh *shard) driveAside(s *Stream, head, rest []byte) {
 	sh.hub.stats.Waiting.Add(1)
 	defer sh.hub.stats.Waiting.Add(-1)
-	to := &takenSink{s: s, head: first}
+	if s.writeWaiting(rest) != nil {
+		s.finish(ByeGone)
+		s.hangUp(false)
+		return
+	}
+	to := &takenSink{s: s, head: head}
 	for {
 		reason, err := s.drive(sh.hub.ctx, to)
 		switch {

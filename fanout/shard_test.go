@@ -266,7 +266,7 @@ func BenchmarkResume(b *testing.B) {
 	for range 100 {
 		_, _ = log.Append(ctx, "lobby", []Draft{{Data: bytes.Repeat([]byte("x"), 150)}})
 	}
-	sc := newScratch()
+	sc := newScratch(maxWrite)
 	b.ReportAllocs()
 	for b.Loop() {
 		s, err := h.Open(ctx, ofRoom("lobby", Earliest()))

@@ -31,7 +31,7 @@ func (s *Stream) step(b []byte, sc *scratch, now instant) ([]byte, outlook) {
 	}
 	for i := range s.seats() {
 		seat := s.seat(i)
-		items, older, more, fresh := seat.take(sc.items[:0])
+		items, older, more, fresh := seat.take(sc.items[:0], sc.most)
 		b = s.appendItems(b, seat, items)
 		sc.keep(items)
 		out.older, out.more = out.older || older, out.more || more
@@ -64,15 +64,15 @@ func (s *Stream) due() instant {
 	return min(s.written+instant(s.look.Heartbeat), s.deadline)
 }
 
-// readOlder appends a page of older events of each room whose seat is further
-// back than the ring. It waits for the log.
-func (s *Stream) readOlder(ctx context.Context, b []byte, sc *scratch) ([]byte, error) {
+// readOlder appends older events of each room whose seat is further back than
+// the ring, from the pages held, one for each seat. It waits for the log.
+func (s *Stream) readOlder(ctx context.Context, b []byte, sc *scratch, held []page) ([]byte, error) {
 	for i := range s.seats() {
 		seat := s.seat(i)
 		if !seat.behindRing() {
 			continue
 		}
-		items, err := seat.readOlder(ctx, sc.items[:0])
+		items, err := seat.readOlder(ctx, sc.items[:0], &held[i], sc.most)
 		b = s.appendItems(b, seat, items)
 		sc.keep(items)
 		if err != nil {
@@ -95,6 +95,7 @@ func (s *Stream) drive(ctx context.Context, to sink) (ByeReason, error) {
 	sc := scratches.Get().(*scratch)
 	defer sc.putBack()
 	h := s.hub()
+	var held []page // of older events
 	for {
 		b, out := s.step(sc.empty(), sc, h.now())
 		sc.buf = b
@@ -111,7 +112,10 @@ func (s *Stream) drive(ctx context.Context, to sink) (ByeReason, error) {
 		case !out.older:
 			return "", nil
 		}
-		b, err := s.readOlder(ctx, sc.empty(), sc)
+		if held == nil {
+			held = make([]page, s.seats())
+		}
+		b, err := s.readOlder(ctx, sc.empty(), sc, held)
 		sc.buf = b
 		h.stats.Bytes.Add(int64(len(b) - chunkRoom))
 		if len(b) > chunkRoom {
@@ -148,11 +152,16 @@ type scratch struct {
 	buf   []byte
 	items []item
 	pen   *pen
+	most  int // bytes, about, to take at once
 }
 
-func newScratch() *scratch { return &scratch{buf: make([]byte, chunkRoom, 4<<10), pen: newPen()} }
+func newScratch(most int) *scratch {
+	return &scratch{buf: make([]byte, chunkRoom, 4<<10), pen: newPen(), most: most}
+}
 
-var scratches = sync.Pool{New: func() any { return newScratch() }}
+// scratches are for goroutines that drive one stream. As many may wait for slow
+// clients as there are streams, so they take no more than one write does.
+var scratches = sync.Pool{New: func() any { return newScratch(writeStep) }}
 
 // empty gives a buffer to append to, behind the room for a chunk's size.
 func (sc *scratch) empty() []byte { return sc.buf[:chunkRoom] }

@@ -43,7 +43,7 @@ func (s *Stream) Serve(conn net.Conn, head []byte, terms *Terms) {
 		seat := s.seat(i)
 		seat.room.sit(seat, part)
 	}
-	sh.driveAside(s, head)
+	sh.driveAside(s, head, nil)
 }
 
 // watchable says whether a connection can be parked.
