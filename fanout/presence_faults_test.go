@@ -159,6 +159,26 @@ func TestNodeThatWasGivenUpAnnouncesItsMembersAgain(t *testing.T) {
 	b.awaitMembers("lobby", "ann 1", "bob 1")
 }
 
+// Those on the node itself know better than the others who took it for dead.
+func TestMembersOfANodeThatWasGivenUpHearNothingOfIt(t *testing.T) {
+	server := redistest.Start(t)
+	sent := recordMovements(t, server, "lobby")
+	frail := &frailLog{Redis: redisLog(t, server.URL())}
+	a, b := newPresenceNode(t, frail, fast), newPresenceNode(t, redisLog(t, server.URL()), fast)
+	a.join("ann", "lobby")
+	amy := a.join("amy", "lobby")
+	bob := b.join("bob", "lobby")
+	<-time.After(fast.Lease)
+	frail.mu.Lock()
+	for sent.count("l ann")+sent.count("l amy") < 2 {
+		<-time.After(time.Millisecond)
+	}
+	frail.mu.Unlock()
+	b.awaitMembers("lobby", "amy 1", "ann 1", "bob 1")
+	bob.bye()
+	amy.awaitSeen("+bob 3", "-bob 2")
+}
+
 // A Redis that restarts empty knows nobody. The nodes announce their members
 // again, and nobody is told that anybody left.
 func TestRedisRestartIsNoLeave(t *testing.T) {

@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -109,6 +110,11 @@ func (a *attendance) applyLocked(e *Event, now time.Time) {
 			return
 		}
 	} else {
+		if u := a.here[m.user]; u != nil && u.Streams > 0 {
+			// Others took this node for dead. The log is about to be told better, and
+			// who is here need not hear that somebody beside them has left.
+			return
+		}
 		delete(r.users, m.user)
 		if !here {
 			return
@@ -154,7 +160,7 @@ func (a *attendance) adopt(got Roster, now time.Time) {
 		}
 		r.crowd, r.users, r.doubt = false, named(got.Members), nil
 	default:
-		a.differLocked(named(got.Members), other, now)
+		a.differLocked(got.Members, other, now)
 	}
 }
 
@@ -167,11 +173,12 @@ func named(members []Present) map[string][]byte {
 }
 
 // differLocked tells what a list has that members were not told, and what it
-// has no more. In another generation not everybody is to be found yet: nodes
+// has no more, in the order in which they came. In another generation not everybody is to be found yet: nodes
 // must first tell the log anew, for which they have as long as a lease.
-func (a *attendance) differLocked(list map[string][]byte, other bool, now time.Time) {
+func (a *attendance) differLocked(members []Present, other bool, now time.Time) {
 	r := &a.roster
-	for user, info := range maps.Clone(r.users) {
+	list := named(members)
+	for _, user := range slices.Sorted(maps.Keys(r.users)) {
 		_, doubted := r.doubt[user]
 		switch _, here := list[user]; {
 		case here:
@@ -182,11 +189,11 @@ func (a *attendance) differLocked(list map[string][]byte, other bool, now time.T
 			}
 			r.doubt[user] = now.Add(a.p.opt.Lease + a.p.opt.Renew)
 		case !doubted:
-			a.applyLocked(a.changed(typeLeave, user, info), now)
+			a.applyLocked(a.changed(typeLeave, user, r.users[user]), now)
 		}
 	}
-	for user, info := range list {
-		a.applyLocked(a.changed(typeJoin, user, info), now)
+	for _, p := range members {
+		a.applyLocked(a.changed(typeJoin, p.User, p.Info), now)
 	}
 }
 
