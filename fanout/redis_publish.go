@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -83,6 +84,7 @@ func (p *publisher) run(ctx context.Context, client *redis.Client, own *publicat
 			return context.Cause(ctx)
 		}
 	}
+	runtime.Gosched() // who is about to publish goes along
 	batch := p.take(q, own)
 	// It is not the caller's alone; the client has a time-out of its own.
 	p.send(context.WithoutCancel(ctx), client, batch)
