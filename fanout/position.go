@@ -32,7 +32,8 @@ func (p Position) String() string {
 	if p.Epoch == "" {
 		return ""
 	}
-	return string(p.append(nil))
+	var text [maxEpoch + 1 + 20]byte
+	return string(p.append(text[:0]))
 }
 
 func (p Position) append(b []byte) []byte {

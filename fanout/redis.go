@@ -18,8 +18,6 @@ import (
 )
 
 var (
-	//go:embed scripts/publish.lua
-	publishLua string
 	//go:embed scripts/resume.lua
 	resumeLua string
 	//go:embed scripts/purge.lua
@@ -48,9 +46,8 @@ type Redis struct {
 	opt      RedisOptions
 	keep     Retention
 	servers  servers
-	publish  *redis.Script
-	combined *combiner // of publish
-	settings []any     // what settingsOf gives for rooms of which nothing else is said
+	publish  *publisher
+	settings *publishSettings // what settingsOf gives for rooms of which nothing else is said
 	resume   *redis.Script
 	purge    *redis.Script
 	roll     roll
@@ -80,12 +77,11 @@ func OpenRedis(opt RedisOptions) (*Redis, error) {
 		opt:     opt,
 		keep:    opt.Keep.withDefaults(),
 		servers: where,
-		publish: redis.NewScript(publishLua),
+		publish: newPublisher(where.sharded()),
 		resume:  redis.NewScript(resumeLua),
 		purge:   redis.NewScript(purgeLua),
 		roll:    newRoll(),
 	}
-	r.combined = newCombiner(r.publish)
 	r.settings = r.settingsOf(r.keep)
 	r.subscriber = newSubscriber(r)
 	return r, nil
@@ -118,11 +114,12 @@ func unavailable(doing string, err error) error {
 
 // Append implements Log.
 func (r *Redis) Append(ctx context.Context, room string, drafts []Draft) ([]Receipt, error) {
+	if len(drafts) <= batchEvents {
+		return r.appendSome(ctx, room, drafts)
+	}
 	receipts := make([]Receipt, 0, len(drafts))
-	if len(drafts) > batchEvents {
-		if err := r.checkKeys(ctx, room, drafts); err != nil {
-			return receipts, err
-		}
+	if err := r.checkKeys(ctx, room, drafts); err != nil {
+		return receipts, err
 	}
 	for len(receipts) < len(drafts) {
 		n := min(batchEvents, len(drafts)-len(receipts))
@@ -138,14 +135,17 @@ func (r *Redis) Append(ctx context.Context, room string, drafts []Draft) ([]Rece
 	return receipts, nil
 }
 
-// settingsOf gives the first arguments of publish, of which the fifth is its
-// caller's. They are the same for nearly all rooms, and made once for those.
-func (r *Redis) settingsOf(keep Retention) []any {
+// settingsOf gives what publish is told of a room's retention. It is the same
+// for nearly all rooms, and made once for those.
+func (r *Redis) settingsOf(keep Retention) *publishSettings {
 	if r.settings != nil && keep.Events == r.keep.Events && keep.Age == r.keep.Age && keep.Keys == r.keep.Keys {
 		return r.settings
 	}
-	return []any{
-		publishCommand(r.servers), keep.Events, keep.Age.Milliseconds(), keep.memory().Milliseconds(), "", keep.Keys.Milliseconds(),
+	millis := func(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+	spare := keep.Age / 100 // so that the times are set anew a hundred times in the log's, however much comes
+	return &publishSettings{
+		publishCommand(r.servers), strconv.Itoa(keep.Events),
+		millis(keep.Age), millis(keep.Age + spare), millis(keep.memory() + spare), millis(keep.Keys),
 	}
 }
 
@@ -183,58 +183,61 @@ func (r *Redis) checkKeys(ctx context.Context, room string, drafts []Draft) erro
 }
 
 func (r *Redis) appendSome(ctx context.Context, room string, drafts []Draft) ([]Receipt, error) {
-	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
-	defer cancel()
-	now := time.Now().UnixMilli()
-	keys := make([]string, 3, 3+len(drafts))
-	keys[0], keys[1], keys[2] = r.logKey(room), r.metaKey(room), r.channel(room)
-	keep := r.keep.of(room)
-	args := make([]any, 6, 6+3*len(drafts))
-	copy(args, r.settingsOf(keep))
-	args[4] = newEpoch()
-	var at any = now
-	for i := range drafts {
-		d := &drafts[i]
-		print := ""
-		if d.Key != "" {
-			sum := fingerprint(d)
-			print = hex.EncodeToString(sum[:])
-			keys = append(keys, r.keyKey(room, d))
-		}
-		args = append(args, record(now, d), print, at)
-	}
-	var answer []any
-	var replicas int64
-	err := r.servers.on(ctx, keys[0], func(c *redis.Client) (err error) {
+	now := time.Now()
+	p := r.publicationOf(room, drafts, now)
+	replicas := int64(0)
+	err := r.servers.on(ctx, p.keys[0], func(c *redis.Client) (err error) {
 		if r.opt.Ack > 0 {
-			answer, replicas, err = r.publishReplicated(ctx, c, keys, args)
+			replicas, err = r.publishReplicated(ctx, c, p)
 			return err
 		}
-		answer, err = r.combined.run(ctx, c, keys, args)
-		return err
+		return r.publish.run(ctx, c, p)
 	})
 	if err != nil {
 		return nil, unavailable("appending", err)
 	}
-	receipts, err := parseReceipts(answer, len(drafts))
+	receipts, err := parseReceipts(p.answer, len(drafts), now.UnixMilli())
 	for i := range receipts {
 		receipts[i].Alone = r.opt.Ack > 0 && replicas == 0
 	}
 	return receipts, err
 }
 
+func (r *Redis) publicationOf(room string, drafts []Draft, now time.Time) *publication {
+	p := &publication{settings: r.settingsOf(r.keep.of(room)), until: now.Add(commandTimeout)}
+	p.keys = make([]string, 3, 3+len(drafts))
+	p.keys[0], p.keys[1], p.keys[2] = r.logKey(room), r.metaKey(room), r.channel(room)
+	p.args = make([]any, 1, 1+2*len(drafts))
+	p.args[0] = len(drafts)
+	at := now.UnixMilli()
+	for i := range drafts {
+		d, mark := &drafts[i], ""
+		if d.Key != "" {
+			sum := fingerprint(d)
+			mark = hex.EncodeToString(sum[:]) + "|" + strconv.FormatInt(at, 10)
+			p.keys = append(p.keys, r.keyKey(room, d))
+		}
+		record := record(at, d)
+		p.size += len(record)
+		p.args = append(p.args, record, mark)
+	}
+	return p
+}
+
 // publishReplicated appends and then waits, on the same connection, until a
 // replica has what was appended (Redis, WAIT), or the time is over.
-func (r *Redis) publishReplicated(ctx context.Context, c *redis.Client, keys []string, args []any) (answer []any, replicas int64, err error) {
+func (r *Redis) publishReplicated(ctx context.Context, c *redis.Client, p *publication) (replicas int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
 	conn := c.Conn()
 	defer func() { _ = conn.Close() }() // it goes back to the pool
-	if answer, err = r.publish.Run(ctx, conn, keys, args...).Slice(); err != nil {
-		return nil, 0, err
+	if err := r.publish.alone(ctx, conn, p); err != nil {
+		return 0, err
 	}
 	if replicas, err = conn.Wait(ctx, 1, r.opt.Ack).Result(); err != nil {
-		return answer, 0, nil // the event is appended; that nobody has a copy is all that can be said
+		return 0, nil // the event is appended; that nobody has a copy is all that can be said
 	}
-	return answer, replicas, nil
+	return replicas, nil
 }
 
 func record(at int64, d *Draft) []byte {
@@ -243,25 +246,31 @@ func record(at int64, d *Draft) []byte {
 	return appendRecord(make([]byte, 0, 64+len(d.From)+len(d.Data)), at, &named)
 }
 
-func parseReceipts(answer []any, drafts int) ([]Receipt, error) {
-	if len(answer) == 4 && answer[0] == int64(2) {
-		index, _ := answer[3].(int64)
-		return nil, &KeyReusedError{Index: int(index)}
-	}
-	if len(answer) != 4*drafts {
-		return nil, unavailable("appending", fmt.Errorf("Redis answered %d values for %d events", len(answer), drafts))
+// parseReceipts reads what publish.lua answers for a publication of the given
+// time. The receipts' epochs are parts of it.
+func parseReceipts(answer string, drafts int, now int64) ([]Receipt, error) {
+	if digits, reused := strings.CutPrefix(answer, "?"); reused {
+		index, err := strconv.Atoi(digits)
+		if err != nil || index < 0 || index >= drafts {
+			return nil, unavailable("appending", errNoPosition)
+		}
+		return nil, &KeyReusedError{Index: index}
 	}
 	receipts := make([]Receipt, drafts)
 	for i := range receipts {
-		status, _ := answer[4*i].(int64)
-		epoch, _ := answer[4*i+1].(string)
-		seq, _ := answer[4*i+2].(int64)
-		text, _ := answer[4*i+3].(string)
-		at, err := strconv.ParseInt(text, 10, 64)
-		if err != nil || epoch == "" || seq <= 0 {
-			return nil, unavailable("appending", errors.New("Redis gave no position"))
+		one, rest, _ := strings.Cut(answer, " ")
+		epoch, one, _ := strings.Cut(one, "|")
+		digits, time, replayed := strings.Cut(one, "|")
+		seq, err := strconv.ParseUint(digits, 10, 64)
+		at, errTime := now, error(nil)
+		if replayed {
+			at, errTime = strconv.ParseInt(time, 10, 64)
 		}
-		receipts[i] = Receipt{Position: Position{epoch, uint64(seq)}, At: at, Replayed: status == 1}
+		if err != nil || errTime != nil || seq == 0 || !validEpoch(epoch) {
+			return nil, unavailable("appending", errNoPosition)
+		}
+		receipts[i] = Receipt{Position: Position{epoch, seq}, At: at, Replayed: replayed}
+		answer = rest
 	}
 	return receipts, nil
 }

@@ -29,7 +29,8 @@ func (r *Redis) checkRights(ctx context.Context, c *redis.Client, canary string)
 	tag = "{" + strings.TrimSuffix(tag, "}") + "}"
 	name := func(kind string) string { return r.opt.Prefix + ":" + kind + ":" + tag }
 	keys := []string{name("log") + ":check", name("meta") + ":check", canary, name("idem") + ":check"}
-	err := r.publish.Run(ctx, c, keys, publishCommand(r.servers), 1, 1000, 1000, "check", 1000, "", "00", 1).Err()
+	short := &publishSettings{publishCommand(r.servers), "1", "1000", "1000", "1000", "1000"}
+	err := r.publish.alone(ctx, c, &publication{settings: short, keys: keys, args: []any{1, "", "00|1"}})
 	if err == nil {
 		err = r.resume.RunRO(ctx, c, keys[:2], 0, 1, 1, 1).Err()
 	}

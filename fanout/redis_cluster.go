@@ -80,7 +80,7 @@ func (c *cluster) owner(key string) string {
 // on implements servers. While a slot moves, and until the new owner is
 // known, a server refuses what concerns it before anything is executed.
 func (c *cluster) on(ctx context.Context, key string, f func(*redis.Client) error) error {
-	pause := 5 * time.Millisecond
+	pause, until := 5*time.Millisecond, time.Now().Add(commandTimeout)
 	for {
 		address := c.owner(key)
 		if address == "" {
@@ -92,7 +92,7 @@ func (c *cluster) on(ctx context.Context, key string, f func(*redis.Client) erro
 			}
 		}
 		err := f(c.client(address))
-		if !c.redirected(err) {
+		if !c.redirected(err) || time.Now().After(until) {
 			return err
 		}
 		select {

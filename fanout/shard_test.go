@@ -178,10 +178,10 @@ func TestPublicationsThatComeTogetherAreAllAnswered(t *testing.T) {
 	if h := mustRead(t, r, "lobby", 0, 1); h.Head != publishers*each || len(seen) != publishers*each {
 		t.Errorf("the head is %d, %d numbers were given; want %d", h.Head, len(seen), publishers*each)
 	}
-	r.combined.mu.Lock()
-	defer r.combined.mu.Unlock()
-	if len(r.combined.queues) != 0 {
-		t.Errorf("%d queues are left", len(r.combined.queues))
+	r.publish.mu.Lock()
+	defer r.publish.mu.Unlock()
+	if len(r.publish.queues) != 0 {
+		t.Errorf("%d queues are left", len(r.publish.queues))
 	}
 }
 

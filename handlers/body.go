@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -32,6 +33,17 @@ const maxDepth = 64
 // maxBatchBytes is how large a batch may be.
 const maxBatchBytes = 1 << 20
 
+// usualKinds are the content types as nearly everybody writes them.
+var usualKinds = map[string]kind{
+	"application/json":                  kindJSON,
+	"application/json; charset=utf-8":   kindJSON,
+	"text/plain":                        kindText,
+	"text/plain;charset=UTF-8":          kindText,
+	"text/plain; charset=utf-8":         kindText,
+	"application/x-www-form-urlencoded": kindAny,
+	"application/x-ndjson":              kindBatch,
+}
+
 // kindOf reads the content type. What curl -d sends without being told
 // otherwise counts as nothing in particular.
 func kindOf(r *http.Request) (kind, error) {
@@ -41,6 +53,9 @@ func kindOf(r *http.Request) (kind, error) {
 	header := r.Header.Get("Content-Type")
 	if header == "" {
 		return kindAny, nil
+	}
+	if as, usual := usualKinds[header]; usual {
+		return as, nil
 	}
 	media, params, err := mime.ParseMediaType(header)
 	if err != nil {
@@ -62,13 +77,9 @@ func kindOf(r *http.Request) (kind, error) {
 	return 0, errMediaType
 }
 
-// readBody reads the whole body, within its size and time.
+// readBody reads the whole body, within its size; its time has begun (bodies).
 func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
-	rc := http.NewResponseController(w)
-	if err := rc.SetReadDeadline(time.Now().Add(g.cfg.BodyTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return nil, err
-	}
-	body, err := readAll(http.MaxBytesReader(w, r.Body, limit), min(r.ContentLength, limit))
+	body, err := readAll(w, r, limit)
 	if err != nil {
 		var tooLarge *http.MaxBytesError
 		if errors.As(err, &tooLarge) {
@@ -76,7 +87,7 @@ func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request, limit int64) 
 		}
 		return nil, errBadBody.with("It ended early, or took too long.")
 	}
-	if err := rc.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := http.NewResponseController(w).SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return nil, err
 	}
 	if !utf8.Valid(body) {
@@ -114,12 +125,15 @@ func (g *Gateway) readJSON(w http.ResponseWriter, r *http.Request, v any) error 
 	return nil
 }
 
-// readAll is io.ReadAll for what is likely to have a certain length, which is
-// negative if nobody knows.
-func readAll(from io.Reader, length int64) ([]byte, error) {
-	body := bytes.NewBuffer(make([]byte, 0, max(length, 0)+bytes.MinRead))
-	_, err := body.ReadFrom(from)
-	return body.Bytes(), err
+// readAll reads as much as the head has said, or, where it does not say or says
+// too much, until it is too much.
+func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if r.ContentLength < 0 || r.ContentLength > limit {
+		return io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	}
+	body := make([]byte, r.ContentLength)
+	_, err := io.ReadFull(r.Body, body)
+	return body, err
 }
 
 // isJSON says whether data is JSON, or is an error if it claims to be and is not.
@@ -140,11 +154,20 @@ func isJSON(data []byte, as kind) (bool, error) {
 	return checkJSON(data) == nil, nil
 }
 
+// decoders are for use again: what they remember of nesting and names is half
+// of the memory that a small body takes.
+var decoders sync.Pool
+
 // checkJSON accepts exactly one JSON value (RFC 8259) that every reader
 // understands alike: no name twice in an object, no half of a surrogate pair,
 // no number beyond a double's range, and not nested too deep.
 func checkJSON(data []byte) error {
-	decoder := jsontext.NewDecoder(bytes.NewBuffer(data))
+	decoder, _ := decoders.Get().(*jsontext.Decoder)
+	if decoder == nil {
+		decoder = &jsontext.Decoder{}
+	}
+	decoder.Reset(bytes.NewBuffer(data))
+	defer decoders.Put(decoder)
 	values := 0
 	for {
 		token, err := decoder.ReadToken()

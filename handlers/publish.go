@@ -27,7 +27,8 @@ func newReceipt(room string, d *fanout.Draft, position fanout.Position, at int64
 	if name == "" {
 		name = "message"
 	}
-	return receipt{ID: position.String(), Room: room, Type: name, At: string(fanout.AppendTime(nil, at))}
+	var text [32]byte
+	return receipt{ID: position.String(), Room: room, Type: name, At: string(fanout.AppendTime(text[:0], at))}
 }
 
 // postEvents publishes what was posted: an event or a batch, to the room of
@@ -62,8 +63,10 @@ func (g *Gateway) postEvents(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	received := time.Now()
-	if err := g.limits.spend(v, (len(drafts)-1)*len(rooms)); err != nil {
-		return err
+	if batch {
+		if err := g.limits.spend(v, (len(drafts)-1)*len(rooms)); err != nil {
+			return err
+		}
 	}
 	if err := g.limits.enterRooms(v, rooms); err != nil {
 		return err
@@ -143,7 +146,7 @@ func (g *Gateway) broadcast(w http.ResponseWriter, r *http.Request, rooms []stri
 
 // append writes events to their rooms.
 func (g *Gateway) append(w http.ResponseWriter, r *http.Request, rooms []string, drafts []fanout.Draft, list bool) error {
-	var receipts []receipt
+	receipts := make([]receipt, 0, len(rooms)*len(drafts))
 	replayed, alone := true, false
 	for _, room := range rooms {
 		done, err := g.publish(r.Context(), room, drafts)
@@ -223,8 +226,7 @@ func writeReceipts(w http.ResponseWriter, status int, receipts []receipt, list b
 		b = append(b, "]}"...)
 	}
 	header := w.Header()
-	header.Set("Content-Type", "application/json")
-	header.Set("Cache-Control", "no-store")
+	header["Content-Type"], header["Cache-Control"] = contentJSON, noStore
 	w.WriteHeader(status)
 	_, _ = w.Write(append(b, '\n')) // a client that is gone needs no answer
 }

@@ -66,8 +66,11 @@ func pathValue(r *http.Request, name string) (value string, ok bool) {
 	return value, err == nil
 }
 
-// query parses the query, all of it or nothing.
+// queryOf parses the query, all of it or nothing.
 func queryOf(r *http.Request) (url.Values, error) {
+	if r.URL.RawQuery == "" {
+		return nil, nil
+	}
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, errBadQuery.with("Its escapes cannot be read.")

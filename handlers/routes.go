@@ -49,12 +49,22 @@ func wrongMethod(w http.ResponseWriter, r *http.Request) error {
 	return errMethod
 }
 
+// Values of headers that every answer has, or every answer to a publication.
+// They are shared, and not changed: Header.Set replaces them, Header.Add copies
+// a slice that is full.
+var (
+	noSniff     = []string{"nosniff"}
+	noReferrer  = []string{"no-referrer"}
+	varyOrigin  = []string{"Origin"}
+	contentJSON = []string{"application/json"}
+	noStore     = []string{"no-store"}
+)
+
 // secureHeaders are right for every answer; the page adds its own.
 func secureHeaders(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
-		header.Set("X-Content-Type-Options", "nosniff")
-		header.Set("Referrer-Policy", "no-referrer")
+		header["X-Content-Type-Options"], header["Referrer-Policy"] = noSniff, noReferrer
 		next.ServeHTTP(w, r)
 	})
 }
@@ -74,7 +84,7 @@ func (g *Gateway) crossOrigin(next http.Handler) http.Handler {
 	protected := protection.Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
-		header.Add("Vary", "Origin")
+		header["Vary"] = varyOrigin
 		origin := r.Header.Get("Origin")
 		if origin == "" || !slices.Contains(g.cfg.Origins, origin) {
 			protected.ServeHTTP(w, r)

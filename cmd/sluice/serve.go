@@ -181,6 +181,7 @@ func (n *node) serve(ctx context.Context) error {
 	var tasks sync.WaitGroup
 	tasks.Go(func() { _ = n.hub.Run(hubCtx) }) // which ends when it is told to, only
 	tasks.Go(func() { n.gateway.Run(hubCtx) })
+	tasks.Go(func() { paceGarbage(hubCtx, n.hub.Stats().Published.Load) })
 	if n.verifier != nil {
 		tasks.Go(func() { n.cmd.reload(hubCtx, n.verifier, n.logger) })
 	}

@@ -1,84 +1,132 @@
--- publish.lua: append events to a room and send them to all nodes, atomically.
+-- publish.lua: append events to rooms and send them to all nodes, atomically.
 --
--- KEYS 1 log (stream)  2 meta (hash)  3 channel  4… one idempotency key
---      (string) for each event that has one, in order. All share one hash tag;
---      the channel is among the keys so that a cluster, or an ACL, refuses a
---      foreign one before anything is written.
--- ARGV 1 'PUBLISH' or 'SPUBLISH'  2 events to keep  3 ttl of the log, ms
---      4 ttl of meta, ms (longer than the log's and the keys')
---      5 a new epoch, should one begin  6 ttl of idempotency keys, ms
---      then for each event: record, fingerprint ('' without a key), time
--- RETURNS for each event: status, epoch, number, time
---      status 0 appended; 1 the key's earlier event; 2 the key was used with
---      another body, and nothing is written, for no event of this call
+-- Publications that come together go through one call, whichever rooms they
+-- are to: what a call costs by itself is then shared by all of them. To each
+-- other they are as if each had been alone, one after the other.
 --
--- Redis does not roll a script back, so all that can fail comes before the
--- first write, which is XADD: it checks the type and is refused for want of
--- memory. An error leaves nothing behind.
-local events = (#ARGV - 6) / 3
-local replies, key = {}, 3
-for i = 1, events do
-  local fingerprint, at = ARGV[3 * i + 5], ARGV[3 * i + 6]
-  replies[i] = {0, '', 0, at}
-  if fingerprint ~= '' then
-    key = key + 1
-    local known = redis.call('GET', KEYS[key])
-    if known then
-      local f, e, n, t = string.match(known, '^(%x+)|(%w+)|(%d+)|(%d+)$')
-      if f ~= fingerprint then return {2, e or '', tonumber(n) or 0, i - 1} end
-      replies[i] = {1, e, tonumber(n), t}
-    end
-  end
-end
+-- KEYS for each publication: log (stream), meta (hash), channel, and one
+--      idempotency key (string) for each event that has one, in order. Those of
+--      one room share one hash tag; the channel is among the keys so that a
+--      cluster, or an ACL, refuses a foreign one before anything is written.
+-- ARGV 1 'PUBLISH' or 'SPUBLISH'  2 events to keep
+--      3 ttl of the log that it has at least, ms  4 that it is given
+--      5 ttl of meta, ms (longer than the log's and the keys')
+--      6 ttl of idempotency keys, ms
+--      7 a new epoch, should one begin: the number of the publication makes it
+--        different from room to room
+--      then for each publication how many events, and for each of those its
+--      record and its mark: fingerprint|time, or '' without a key
+-- RETURNS for each publication
+--      epoch|number of each event, parted by blanks; of the earlier event where
+--        a key was used before, epoch|number|time
+--      ?i     the key of event i was used with another body
+--      !text  an error
+--      With the latter two, nothing of the publication is written.
+--
+-- Redis does not roll a script back, so all that can fail comes before a
+-- publication's first write, which is XADD: it checks the type and is refused
+-- for want of memory. An error leaves nothing behind.
+local command, keep, least, longest = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
 -- The fence: the replication id is new at every restart of a primary and every
 -- promotion. Either may have lost events behind the number we know, so a new
 -- epoch goes on from there, and the lineage remembers where each one began.
 local info = redis.pcall('INFO', 'replication')
-local run = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or 'none'
-local meta = redis.call('HMGET', KEYS[2], 'epoch', 'seq', 'run', 'lineage')
-local epoch, seq, lineage = meta[1], tonumber(meta[2] or 0), meta[4]
-local fresh = not epoch
-if fresh then
-  epoch, lineage = ARGV[5], ARGV[5] .. ':1'
-elseif meta[3] ~= run then
-  epoch = ARGV[5]
-  lineage = lineage .. ',' .. epoch .. ':' .. string.format('%.0f', seq + 1)
-  if #lineage > 800 then lineage = string.sub(lineage, string.find(lineage, ',', 1, true) + 1) end
+local run = 'none'
+if type(info) == 'string' then
+  local _, at = string.find(info, 'master_replid:', 1, true)
+  if at then run = string.match(info, '^%x+', at + 1) or run end
 end
 
-local wrote = false
-key = 3
-for i = 1, events do
-  local record, fingerprint, at = ARGV[3 * i + 4], ARGV[3 * i + 5], ARGV[3 * i + 6]
-  if replies[i][1] == 0 then
-    seq = seq + 1
-    local n = string.format('%.0f', seq)
-    if fresh and not wrote and redis.call('EXISTS', KEYS[1]) == 1 then
+-- Appends a publication, whose keys begin at KEYS[key] and whose events are at
+-- ARGV[first] up to ARGV[last], in pairs.
+local function append(key, first, last, number)
+  local log, meta, channel, idem = KEYS[key], KEYS[key + 1], KEYS[key + 2], key + 2
+  local done, new = {}, false
+  for i = first, last, 2 do
+    local earlier, mark = false, ARGV[i + 1]
+    if mark ~= '' then
+      idem = idem + 1
+      earlier = redis.call('GET', KEYS[idem])
+    end
+    if earlier then
+      local fingerprint, position = string.match(earlier, '^(%x+)|(%w+|%d+|%d+)$')
+      if fingerprint ~= string.match(mark, '^%x+') then return string.format('?%d', (i - first) / 2) end
+      done[i] = position
+    else
+      new = true
+    end
+  end
+
+  if new then
+    local m = redis.call('HMGET', meta, 'epoch', 'seq', 'run', 'lineage')
+    local epoch, seq, lineage = m[1], tonumber(m[2] or 0), m[4]
+    local known = epoch and m[3] == run
+    if not epoch then
+      epoch = ARGV[7] .. number
+      lineage = epoch .. ':1'
       -- Events whose numbering is lost belong to no history that anyone can follow.
-      redis.call('DEL', KEYS[1])
+      if redis.call('EXISTS', log) == 1 then redis.call('DEL', log) end
+    elseif not known then
+      epoch = ARGV[7] .. number
+      lineage = lineage .. ',' .. epoch .. ':' .. string.format('%.0f', seq + 1)
+      if #lineage > 800 then lineage = string.sub(lineage, string.find(lineage, ',', 1, true) + 1) end
     end
-    wrote = true
-    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], n .. '-0', 'e', epoch, 'd', record)
-    replies[i] = {0, epoch, seq, at}
-    redis.call(ARGV[1], KEYS[3], '1|' .. epoch .. '|' .. n .. '|' .. record)
-  end
-end
-if wrote then
-  redis.call('HSET', KEYS[2], 'epoch', epoch, 'seq', string.format('%.0f', seq), 'run', run, 'lineage', lineage)
-  redis.call('PEXPIRE', KEYS[1], ARGV[3])
-  redis.call('PEXPIRE', KEYS[2], ARGV[4])
-end
-local answer = {}
-for i = 1, events do
-  local fingerprint = ARGV[3 * i + 5]
-  local r = replies[i]
-  if fingerprint ~= '' then
-    key = key + 1
-    if r[1] == 0 then
-      redis.call('SET', KEYS[key], fingerprint .. '|' .. r[2] .. '|' .. string.format('%.0f', r[3]) .. '|' .. r[4], 'PX', ARGV[6])
+    local n
+    idem = key + 2
+    for i = first, last, 2 do
+      local record, mark = ARGV[i], ARGV[i + 1]
+      if mark ~= '' then idem = idem + 1 end
+      if not done[i] then
+        seq = seq + 1
+        n = string.format('%.0f', seq)
+        local position = epoch .. '|' .. n
+        redis.call('XADD', log, 'MAXLEN', '~', keep, n .. '-0', 'e', epoch, 'd', record)
+        redis.call(command, channel, '1|' .. position .. '|' .. record)
+        if mark ~= '' then
+          local fingerprint, time = string.match(mark, '^(%x+)(|%d+)$')
+          redis.call('SET', KEYS[idem], fingerprint .. '|' .. position .. time, 'PX', ARGV[6])
+        end
+        done[i] = position
+      end
+    end
+    if known then
+      redis.call('HSET', meta, 'seq', n)
+    else
+      redis.call('HSET', meta, 'epoch', epoch, 'seq', n, 'run', run, 'lineage', lineage)
+    end
+    -- The time to live is set anew once in a while rather than each time. A log
+    -- that has none, since it is new, says -1.
+    local left = redis.call('PTTL', log)
+    if left < least or left > longest then
+      redis.call('PEXPIRE', log, ARGV[4])
+      redis.call('PEXPIRE', meta, ARGV[5])
     end
   end
-  for j = 1, 4 do answer[#answer + 1] = r[j] end
+
+  if first + 1 == last then return done[first] end
+  local answer = {}
+  for i = first, last, 2 do answer[#answer + 1] = done[i] end
+  return table.concat(answer, ' ')
 end
-return answer
+
+local answers, key, arg = {}, 1, 8
+while key < #KEYS do
+  local first, last = arg + 1, arg + 2 * tonumber(ARGV[arg])
+  local ok, answer = pcall(append, key, first, last, #answers > 0 and #answers or '')
+  if not ok then
+    answer = type(answer) == 'table' and answer.err or tostring(answer)
+    -- A server that only reads has written nothing of the whole call; as the
+    -- call's own error this makes the client leave the connection.
+    local readonly = string.match(answer, 'READONLY.*')
+    if readonly then return redis.error_reply(readonly) end
+    answer = '!' .. answer
+  end
+  answers[#answers + 1] = answer
+  key = key + 3
+  for i = first, last, 2 do
+    if ARGV[i + 1] ~= '' then key = key + 1 end
+  end
+  arg = last + 1
+end
+return answers
