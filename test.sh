@@ -6,7 +6,7 @@
 #	CI=true ./test.sh          no result from the cache
 #
 # The tests run real programs: Redis, Sentinel, Chromium, nginx, HAProxy, curl,
-# Python, Caddy, TypeScript, systemd-analyze. What is missing is installed, on
+# Python, Caddy, TypeScript, systemd-analyze, shells. What is missing is installed, on
 # Debian as root; otherwise this says what to type. Caddy, staticcheck and
 # TypeScript go to a cache of their own.
 set -euo pipefail
@@ -42,7 +42,7 @@ packages() {
 	local pair
 	for pair in redis-server:redis-server redis-sentinel:redis-sentinel chromium:chromium \
 		curl:curl nginx:nginx-light haproxy:haproxy jq:jq gcc:gcc systemd-analyze:systemd \
-		python3:python3 npm:npm; do
+		python3:python3 npm:npm script:bsdutils zsh:zsh fish:fish mandoc:mandoc groff:groff-base; do
 		command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"
 	done
 	# The race detector links with the C library.
