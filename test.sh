@@ -6,17 +6,20 @@
 #	CI=true ./test.sh          no result from the cache
 #
 # The tests run real programs: Redis, Sentinel, Chromium, nginx, HAProxy, curl,
-# Caddy, systemd-analyze. What is missing is installed, on Debian as root;
-# otherwise this says what to type. Caddy and staticcheck go to a cache of their
-# own.
+# Python, Caddy, TypeScript, systemd-analyze, shells. What is missing is installed, on
+# Debian as root; otherwise this says what to type. Caddy, staticcheck and
+# TypeScript go to a cache of their own.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 caddy=v2.11.9
 staticcheck=v0.8.2
 fuzztime=${FUZZTIME:-3s}
-bin=${XDG_CACHE_HOME:-$HOME/.cache}/sluice/bin
-export PATH="$bin:$PATH:/usr/sbin:/sbin" # Debian has the servers there
+typescript=7.0.2
+react=19.3.0 # its types
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/sluice
+bin=$cache/bin
+export PATH="$bin:$cache/npm/node_modules/.bin:$PATH:/usr/sbin:/sbin" # Debian has the servers there
 
 times=()
 
@@ -38,7 +41,8 @@ fail() {
 packages() {
 	local pair
 	for pair in redis-server:redis-server redis-sentinel:redis-sentinel chromium:chromium \
-		curl:curl nginx:nginx-light haproxy:haproxy jq:jq gcc:gcc systemd-analyze:systemd; do
+		curl:curl nginx:nginx-light haproxy:haproxy jq:jq gcc:gcc systemd-analyze:systemd \
+		python3:python3 npm:npm script:bsdutils zsh:zsh fish:fish mandoc:mandoc groff:groff-base; do
 		command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"
 	done
 	# The race detector links with the C library.
@@ -60,6 +64,14 @@ programs() {
 	fi
 	tool caddy github.com/caddyserver/caddy/v2 cmd/caddy "$caddy"
 	tool staticcheck honnef.co/go/tools cmd/staticcheck "$staticcheck"
+	types "typescript@$typescript" "@types/react@$react"
+}
+
+# types installs npm packages for the tests unless these very ones are there.
+types() {
+	[[ $(cat "$cache/npm/installed" 2>/dev/null) != "$*" ]] || return 0
+	npm install --prefix "$cache/npm" --no-audit --no-fund --ignore-scripts "$@" || fail "TypeScript is missing; install it: npm install --prefix $cache/npm $*"
+	echo "$*" >"$cache/npm/installed"
 }
 
 # tool installs a Go program unless that version of it is there.

@@ -1,170 +1,17 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
-	mathrand "math/rand/v2"
-	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"sluice/cmd/sluice/internal/doctor"
 )
 
 // These tests put the real gateway behind real proxies, with the settings that
 // people have, and check that the doctor tells what they do.
-
-// proxyProgram finds a proxy's program, or fails with how to get it.
-func proxyProgram(t *testing.T, name, install string) string {
-	t.Helper()
-	for _, candidate := range []string{name, "/usr/sbin/" + name} { // sbin is not on everybody's path
-		if path, err := exec.LookPath(candidate); err == nil {
-			return path
-		}
-	}
-	t.Fatalf("%s is missing; install it with: %s", name, install)
-	return ""
-}
-
-// freeAddress is a loopback address that nobody listens at, nor soon will: the
-// others all use 127.0.0.1.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+mathrand.IntN(250), mathrand.IntN(250), 1+mathrand.IntN(250)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// startProxy runs a proxy until the test ends, and waits until it listens.
-func startProxy(t *testing.T, address, program string, args ...string) {
-	t.Helper()
-	out := newOutput()
-	cmd := exec.Command(program, args...)
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = cmd.Wait() // killed, as below
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-ended
-	})
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			conn.Close()
-			return
-		}
-		select {
-		case <-ended:
-			t.Fatalf("%s has ended:\n%s", program, out)
-		case <-time.After(20 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s does not listen: %v\n%s", program, err, out)
-		}
-	}
-}
-
-// nginx starts an nginx in front of upstream, a URL; server and location hold
-// more directives. It returns the proxy's address.
-func nginx(t *testing.T, upstream, listen, server, location string) string {
-	t.Helper()
-	program := proxyProgram(t, "nginx", "apt-get install nginx-light")
-	dir, address := t.TempDir(), freeAddress(t)
-	conf := fmt.Sprintf(`
-daemon off; master_process off; pid %[1]s/pid; error_log %[1]s/errors;
-events { worker_connections 256; }
-http {
-	access_log off;
-	client_body_temp_path %[1]s/a; proxy_temp_path %[1]s/b; fastcgi_temp_path %[1]s/c; uwsgi_temp_path %[1]s/d; scgi_temp_path %[1]s/e;
-	server {
-		listen %[2]s %[3]s;
-		%[4]s
-		location / { proxy_pass %[5]s; %[6]s }
-	}
-}`, dir, address, listen, server, upstream, location)
-	startProxy(t, address, program, "-p", dir, "-e", dir+"/errors", "-c", writeIn(t, dir, "nginx.conf", conf))
-	return address
-}
-
-// haproxy starts an HAProxy in front of upstream, a URL; options go into its
-// defaults, bind behind its address.
-func haproxy(t *testing.T, upstream, bind, options string) string {
-	t.Helper()
-	program := proxyProgram(t, "haproxy", "apt-get install haproxy")
-	dir, address := t.TempDir(), freeAddress(t)
-	conf := fmt.Sprintf(`
-global
-	maxconn 256
-defaults
-	mode http
-	timeout connect 5s
-	timeout client 50s
-	timeout server 50s
-	%s
-frontend way
-	bind %s %s
-	default_backend gateway
-backend gateway
-	server node %s
-`, strings.ReplaceAll(options, "; ", "\n\t"), address, bind, strings.TrimPrefix(upstream, "http://"))
-	startProxy(t, address, program, "-db", "-f", writeIn(t, dir, "haproxy.cfg", conf))
-	return address
-}
-
-func writeIn(t *testing.T, dir, name, text string) (path string) {
-	t.Helper()
-	path = filepath.Join(dir, name)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// certificatePair makes a key and a certificate for 127.0.0.1, good for ten weeks, in one
-// file.
-func certificatePair(t *testing.T) (file string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "sluice test"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(70*24*time.Hour + time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})
-	text = append(text, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})...)
-	return writeIn(t, t.TempDir(), "pair.pem", string(text))
-}
 
 // atOnce runs tests at the same time, however few processors there are: they
 // wait for the network, not for the machine.
@@ -184,7 +31,7 @@ func TestDoctorBehindNginx(t *testing.T) {
 		"as it comes": func(t *testing.T) {
 			found := examined(t, 0, "http://"+nginx(t, upstream, "", "", ""), "--idle=3s")
 			expect(t, found, "prompt", doctor.OK)
-			expect(t, found, "idle", doctor.OK, "5 heartbeats")
+			expect(t, found, "idle", doctor.OK, "heartbeats (one is due each 500 ms)")
 			expect(t, found, "leaving", doctor.OK)
 			expect(t, found, "reach", doctor.OK, "Server: nginx")
 		},
@@ -203,7 +50,7 @@ func TestDoctorBehindNginx(t *testing.T) {
 			quiet := realGateway(t) // a heartbeat each 15 s does not keep this way open
 			found := examined(t, 1, "http://"+nginx(t, quiet, "", "client_max_body_size 100k;", "proxy_read_timeout 2s;"), "--idle=3s")
 			expect(t, found, "idle", doctor.Bad, "cut after 2.", "proxy_read_timeout 1h")
-			expect(t, found, "silent poll", doctor.Warn, "status 504 after 2.")
+			expect(t, found, "silent poll", doctor.Warn, "after 2.", "status 504")
 			expect(t, found, "body", doctor.Bad, "status 413", "client_max_body_size")
 		},
 		"TLS and HTTP/2": func(t *testing.T) {
@@ -244,6 +91,88 @@ func TestDoctorBehindHAProxy(t *testing.T) {
 		"TLS and HTTP/2": func(t *testing.T) {
 			found := examined(t, 0, "https://"+haproxy(t, upstream, "ssl crt "+certificatePair(t)+" alpn h2,http/1.1", ""), "--insecure", "--quick")
 			expect(t, found, "http", doctor.OK, "HTTP/2.0")
+			expect(t, found, "prompt", doctor.OK)
+		},
+	})
+}
+
+func TestDoctorBehindCaddy(t *testing.T) {
+	t.Parallel()
+	upstream := realGateway(t, "--heartbeat=500ms")
+	atOnce(t, map[string]func(*testing.T){
+
+		"our Caddyfile, plain": func(t *testing.T) {
+			port, _ := ourCaddy(t, upstream, "http://localhost")
+			found := examined(t, 0, "http://localhost:"+port, "--idle=3s")
+			expect(t, found, "reach", doctor.OK, "Caddy")
+			expect(t, found, "http", doctor.Warn, "six connections", "host name")
+			expect(t, found, "prompt", doctor.OK)
+			expect(t, found, "resume", doctor.OK)
+			expect(t, found, "body", doctor.OK, "900 KiB")
+			expect(t, found, "idle", doctor.OK, "heartbeats (one is due each 500 ms)")
+			expect(t, found, "silent poll", doctor.OK)
+			expect(t, found, "leaving", doctor.OK)
+		},
+		"our Caddyfile, TLS and HTTP/2": func(t *testing.T) {
+			port, authority := ourCaddy(t, upstream, "localhost")
+			found := byCheck(examinedAsProcess(t, []string{"SSL_CERT_FILE=" + authority}, "https://localhost:"+port, "--idle=3s"))
+			expect(t, found, "tls", doctor.OK, "TLS 1.3", `ALPN "h2"`, "Caddy Local Authority", "more hours")
+			expect(t, found, "http", doctor.OK, "HTTP/2.0")
+			expect(t, found, "opening", doctor.OK, "HTTP/1.1, gzip offered", "HTTP/2, gzip offered")
+			expect(t, found, "prompt", doctor.OK)
+			expect(t, found, "idle", doctor.OK, "HTTP/2: open for 3.0 s, with")
+			expect(t, found, "leaving", doctor.OK)
+
+			found = examined(t, 1, "https://localhost:"+port)
+			expect(t, found, "reach", doctor.Bad, "SSL_CERT_FILE", "--insecure")
+		},
+		"as it comes, and compressing": func(t *testing.T) {
+			found := examined(t, 0, "http://"+caddy(t, upstream, "", "encode", ""), "--quick")
+			expect(t, found, "prompt", doctor.OK)
+			expect(t, found, "leaving", doctor.OK)
+		},
+		"response_buffers": func(t *testing.T) {
+			found := examined(t, 1, "http://"+caddy(t, upstream, "", "", "response_buffers 40KiB"), "--quick", "--idle=1s")
+			expect(t, found, "opening", doctor.Bad, "not even headers", "the gateway has 3 streams open here")
+			expect(t, found, "prompt", doctor.Bad, "no event came", "Caddy is there", "remove `response_buffers`", "KiB more,", "from then on events came promptly")
+			expect(t, found, "long poll", doctor.OK)
+			expect(t, found, "resume", doctor.OK)
+		},
+		"with a time for whole answers, and small bodies": func(t *testing.T) {
+			found := examined(t, 1, "http://"+caddy(t, upstream, "servers {\n timeouts {\n write 2s\n }\n }", "request_body {\n max_size 100KB\n }", ""), "--idle=4s")
+			expect(t, found, "prompt", doctor.OK)
+			expect(t, found, "idle", doctor.Bad, "cut after 2.", "timeouts { write")
+			expect(t, found, "body", doctor.Bad, "status 413", "max_size")
+		},
+	})
+}
+
+func TestDoctorBehindAProxyThatCollects(t *testing.T) {
+	t.Parallel()
+	atOnce(t, map[string]func(*testing.T){
+
+		"until the end": func(t *testing.T) {
+			found := examined(t, 1, collecting(t, realGateway(t), 0, false), "--quick", "--idle=1s")
+			expect(t, found, "opening", doctor.Bad, "not even headers", "it is the answers that do not arrive")
+			expect(t, found, "prompt", doctor.Bad, "no event came", "256 KiB more did not move it", "exempt text/event-stream", "X-Accel-Buffering: no", "long poll")
+			expect(t, found, "long poll", doctor.OK)
+			expect(t, found, "resume", doctor.OK)
+		},
+		"each 40 KiB": func(t *testing.T) {
+			found := examined(t, 1, collecting(t, realGateway(t), 40<<10, true), "--quick", "--idle=1s")
+			expect(t, found, "prompt", doctor.Bad, "no event came", "KiB more,", "exempt text/event-stream")
+			if f := found["prompt"]; strings.Contains(f.Do, "--padding") {
+				t.Errorf("padding helps only once:\n%s", f)
+			}
+		},
+		"the first 40 KiB, as scanners do": func(t *testing.T) {
+			found := examined(t, 1, collecting(t, realGateway(t), 40<<10, false), "--quick", "--idle=1s")
+			expect(t, found, "prompt", doctor.Bad, "no event came", "only the beginning of a response is held")
+			padding := regexp.MustCompile(`--padding (\d+KiB)`).FindStringSubmatch(found["prompt"].Do)
+			if padding == nil {
+				t.Fatalf("no padding is advised:\n%s", found["prompt"])
+			}
+			found = examined(t, 0, collecting(t, realGateway(t, "--padding="+padding[1]), 40<<10, false), "--quick")
 			expect(t, found, "prompt", doctor.OK)
 		},
 	})

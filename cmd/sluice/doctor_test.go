@@ -3,11 +3,13 @@ package main
 import (
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
+	"os"
+	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,13 +34,23 @@ func TestDoctorFindsADirectWayGood(t *testing.T) {
 func examined(t *testing.T, code int, args ...string) map[string]doctor.Finding {
 	t.Helper()
 	stdout, stderr := sluice(t, code, append([]string{"doctor", "--json"}, args...)...)
-	var r doctor.Report
-	if err := json.Unmarshal([]byte(stdout), &r); err != nil {
-		t.Fatalf("%v in:\n%s\nstderr: %s", err, stdout, stderr)
+	report := reported(t, []byte(stdout))
+	if report.Good != (code == 0) || stderr == "" != report.Good {
+		t.Errorf("exit code %d, good %v, stderr %q", code, report.Good, stderr)
 	}
-	if r.Good != (code == 0) {
-		t.Errorf("exit code %d, good %v", code, r.Good)
+	return byCheck(report)
+}
+
+// reported reads what --json prints.
+func reported(t *testing.T, out []byte) (r doctor.Report) {
+	t.Helper()
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatalf("%v in:\n%s", err, out)
 	}
+	return r
+}
+
+func byCheck(r doctor.Report) map[string]doctor.Finding {
 	found := map[string]doctor.Finding{}
 	for _, f := range r.Findings {
 		found[f.Check] = f
@@ -60,32 +72,18 @@ func expect(t *testing.T, found map[string]doctor.Finding, check string, level d
 	}
 }
 
-func TestDoctorFindsABufferingProxyBad(t *testing.T) {
-	t.Parallel()
-	to, err := url.Parse(realGateway(t))
+// examinedAsProcess is examined for a way that is good, in a process of its
+// own, whose environment holds more.
+func examinedAsProcess(t *testing.T, env []string, args ...string) doctor.Report {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], append([]string{"doctor", "--json"}, args...)...)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	cmd.Env = append(cmd.Env, env...)
+	out, err := cmd.Output()
 	if err != nil {
-		t.Fatal(err)
+		t.Errorf("%v\n%s", err, out)
 	}
-	transport := &http.Transport{DisableCompression: true}
-	defer transport.CloseIdleConnections()
-	hoard := &httputil.ReverseProxy{
-		Transport: transport,
-		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(to) },
-		ModifyResponse: func(r *http.Response) error {
-			whole, err := io.ReadAll(r.Body)
-			r.Body = io.NopCloser(strings.NewReader(string(whole)))
-			return err
-		},
-		ErrorHandler: func(http.ResponseWriter, *http.Request, error) {},
-	}
-	srv := httptest.NewServer(hoard)
-	defer srv.Close()
-	defer srv.CloseClientConnections()
-	found := examined(t, 1, srv.URL, "--idle=1s")
-	expect(t, found, "opening", doctor.Bad, "not even headers")
-	expect(t, found, "prompt", doctor.Bad, "no event came")
-	expect(t, found, "long poll", doctor.OK)
-	expect(t, found, "resume", doctor.OK)
+	return reported(t, out)
 }
 
 func TestDoctorGoesThroughTheProxyItIsTold(t *testing.T) {
@@ -105,6 +103,57 @@ func TestDoctorGoesThroughTheProxyItIsTold(t *testing.T) {
 	if got := <-asked; got != "http://gateway.example.com/healthz" {
 		t.Errorf("the proxy was asked for %s", got)
 	}
+}
+
+func TestDoctorGoesThroughTheProxyOfTheEnvironment(t *testing.T) {
+	t.Parallel()
+	file := certificatePair(t)
+	const secret = "a secret that is long enough for HS256"
+	gateway := strings.TrimPrefix(realGateway(t, "--tls-cert="+file, "--tls-key="+file, "--jwt-secret="+secret), "https://")
+	token, _ := sluice(t, 0, "token", "--secret="+secret, "--sub=doctor", "--subscribe=doctor-*", "--publish=doctor-*", "--for=1h")
+	asked := make(chan string, 100)
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case asked <- r.Method + " " + r.Host:
+		default:
+		}
+		tunnel(w, gateway)
+	}))
+	defer proxy.Close()
+	report := examinedAsProcess(t, []string{"HTTPS_PROXY=" + proxy.URL, "NO_PROXY=", "SLUICE_TOKEN=" + strings.TrimSpace(token)}, "https://gateway.example.com", "--insecure", "--quick")
+	found := byCheck(report)
+	expect(t, found, "reach", doctor.OK, "through "+proxy.URL)
+	expect(t, found, "http", doctor.OK, "HTTP/2.0")
+	expect(t, found, "opening", doctor.OK, "HTTP/1.1:", "HTTP/1.1, gzip offered:", "HTTP/2:", "HTTP/2, gzip offered:")
+	expect(t, found, "prompt", doctor.OK)
+	expect(t, found, "leaving", doctor.OK)
+	if got := <-asked; got != "CONNECT gateway.example.com:443" || report.Proxy != proxy.URL {
+		t.Errorf("the proxy was asked to %s; the report says %q", got, report.Proxy)
+	}
+}
+
+// tunnel joins a client that said CONNECT with an address, until either ends.
+func tunnel(w http.ResponseWriter, address string) {
+	up, err := net.Dial("tcp", address)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	defer up.Close()
+	down, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer down.Close()
+	io.WriteString(down, "HTTP/1.1 200 OK\r\n\r\n")
+	var pipes sync.WaitGroup
+	pipe := func(to, from net.Conn) {
+		io.Copy(to, from)
+		to.Close()
+	}
+	pipes.Go(func() { pipe(up, down) })
+	pipes.Go(func() { pipe(down, up) })
+	pipes.Wait()
 }
 
 func TestDoctorWrongUseIsExitCodeTwo(t *testing.T) {

@@ -46,6 +46,8 @@ type cli struct {
 	Bench       benchCmd       `cmd:"" help:"Measure a gateway, and check what it delivers."`
 	Doctor      doctorCmd      `cmd:"" help:"Say what the way to a gateway does to a stream."`
 	Help        helpCmd        `cmd:"" help:"Print help about a command."`
+	Man         manCmd         `cmd:"" help:"Print the manual page."`
+	Completion  completionCmd  `cmd:"" help:"Print what makes a shell complete commands and flags."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Ask a gateway whether it is ready."`
 }
 
@@ -190,7 +192,7 @@ func version() string {
 
 // helpCmd is `sluice help tail`, for those who type that rather than `sluice tail --help`.
 type helpCmd struct {
-	Command []string `arg:"" optional:"" help:"The command to explain."`
+	Command []string `arg:"" optional:"" commands:"" help:"The command to explain."`
 }
 
 // Run prints the help of the command that was named, or of all.

@@ -5,6 +5,7 @@
 //	a real Caddy with the project's Caddyfile                   caddy_test.go
 //	a real Chromium with the demo page                          browser_test.go
 //	curl, sluice tail and sluice send                           commands_test.go
+//	what docs/examples has for people to copy                   examples_test.go
 //
 // Most of them come down to one question: does every client see what was
 // acknowledged, all of it, once and in order, whatever breaks meanwhile?

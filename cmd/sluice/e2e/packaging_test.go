@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"compress/gzip"
 	"debug/elf"
 	"encoding/json"
 	"errors"
@@ -295,6 +296,7 @@ func needsNothing(t *testing.T, path string) {
 func TestReleasesPackWhatThereIs(t *testing.T) {
 	var r struct {
 		Version int
+		Before  struct{ Hooks []string }
 		Builds  []struct {
 			Main, Binary string
 			Ldflags      []string
@@ -315,15 +317,49 @@ func TestReleasesPackWhatThereIs(t *testing.T) {
 	if !strings.Contains(strings.Join(r.Builds[0].Ldflags, " "), "-X main.release=") || !strings.Contains(read(t, "cmd/sluice/main.go"), "var release string") {
 		t.Error("a release does not tell its version")
 	}
+	made := t.TempDir() // where the hooks write, instead of packed
+	place := func(path string) string {
+		if name, ok := strings.CutPrefix(path, "packed/"); ok {
+			return filepath.Join(made, name)
+		}
+		return filepath.Join(top, path)
+	}
+	for _, hook := range r.Before.Hooks {
+		args := strings.Fields(strings.NewReplacer("{{ .Tag }}", "v1.2.3", " packed ", " "+made+" ").Replace(hook))
+		if out, err := exec.Command(filepath.Join(top, args[0]), args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", hook, err, out)
+		}
+	}
 	for _, pattern := range r.Archives[0].Files {
-		if found, err := filepath.Glob(filepath.Join(top, strings.ReplaceAll(pattern, "**", "*"))); err != nil || len(found) == 0 {
+		if found, err := filepath.Glob(place(strings.ReplaceAll(pattern, "**", "*"))); err != nil || len(found) == 0 {
 			t.Errorf("archives hold %s, which is nothing (%v)", pattern, err)
 		}
 	}
 	for _, c := range r.NFPMs[0].Contents {
-		read(t, c.Src)
+		if text, err := os.ReadFile(place(c.Src)); err != nil || len(text) == 0 {
+			t.Errorf("packages hold %s: %d bytes, %v", c.Src, len(text), err)
+		}
 	}
+	checkReleaseOfManual(t, filepath.Join(made, "sluice.1.gz"), "v1.2.3")
 	if !strings.Contains(read(t, unit), "ExecStart="+r.NFPMs[0].Bindir+"/"+r.Builds[0].Binary+" ") {
 		t.Errorf("packages put the program in %s, where the unit does not look", r.NFPMs[0].Bindir)
+	}
+}
+
+// checkReleaseOfManual reads of which release a manual page says it is.
+func checkReleaseOfManual(t *testing.T, path, release string) {
+	t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	unpacked, err := gzip.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	title, err := bufio.NewReader(unpacked).ReadString('\n')
+	if err != nil || !strings.HasPrefix(title, ".TH SLUICE 1 ") || !strings.Contains(title, release) {
+		t.Errorf("the manual begins with %q (%v), want it to tell of %s", title, err, release)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -128,6 +129,20 @@ func (x *examination) do(ctx context.Context, p protocol, limit time.Duration, c
 func (a *answer) fromGateway() bool {
 	kind, _, _ := mime.ParseMediaType(a.header.Get("Content-Type"))
 	return kind == "application/problem+json"
+}
+
+// String is an answer that refuses something, in the gateway's words if they
+// are its.
+func (a *answer) String() string {
+	text := fmt.Sprintf("status %d", a.status)
+	if !a.fromGateway() {
+		return text + "; " + introduction(a.header)
+	}
+	text += ", by the gateway itself"
+	if detail := jsonString(a.body, "detail"); detail != "" {
+		text += ": " + detail
+	}
+	return text
 }
 
 // publish posts one event of ours and returns the answer.

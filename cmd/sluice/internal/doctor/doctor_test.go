@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -64,7 +66,7 @@ func TestTLSAndHTTP2AreLookedAt(t *testing.T) {
 	})
 	r := examine(t, srv.URL, func(o *Options) { o.Insecure = true })
 	wantGood(t, r)
-	want(t, r, "tls", OK, "TLS 1.3", `"h2"`, "more days")
+	want(t, r, "tls", OK, "TLS 1.3", `"h2"`, "more days") // httptest's is good for decades
 	want(t, r, "http", OK, "HTTP/2.0")
 	want(t, r, "opening", OK, "HTTP/1.1:", "HTTP/2:", "HTTP/2, gzip offered:")
 	want(t, r, "sharing", OK, "5 different streams")
@@ -94,7 +96,20 @@ func TestSizeOfABufferIsMeasured(t *testing.T) {
 	t.Parallel()
 	srv := inFront(t, honest(t).URL, nil, hoard(40<<10, isStream))
 	r := examine(t, srv.URL, func(o *Options) { o.Quick = true })
-	want(t, r, "prompt", Bad, "after 47 KiB more", "application/x-ndjson is prompt")
+	want(t, r, "prompt", Bad, "after 48 KiB more", "application/x-ndjson is prompt")
+}
+
+func TestProxyThatHoldsOnlyTheBeginning(t *testing.T) {
+	t.Parallel()
+	srv := inFront(t, honest(t).URL, func(p *httputil.ReverseProxy) {
+		p.ModifyResponse = func(r *http.Response) error {
+			beginning, err := io.ReadAll(io.LimitReader(r.Body, 40<<10))
+			r.Body = body{io.MultiReader(bytes.NewReader(beginning), r.Body), r.Body}
+			return err
+		}
+	}, nil)
+	r := examine(t, srv.URL, func(o *Options) { o.Quick = true })
+	want(t, r, "prompt", Bad, "after 48 KiB more", "from then on events came promptly", "only the beginning", "--padding 64KiB")
 }
 
 func TestProxyThatCompressesAndFlushesIsFine(t *testing.T) {
@@ -180,9 +195,51 @@ func TestProxyThatIsLate(t *testing.T) {
 	})
 	r := examine(t, srv.URL, func(o *Options) {
 		o.Quick = true
-		o.pace.opening, o.pace.patience, o.pace.gap = 3*time.Second, 3*time.Second, 250*time.Millisecond
+		o.pace.opening, o.pace.patience = 3*time.Second, 3*time.Second
 	})
-	want(t, r, "prompt", Bad, "HAProxy", "option http-no-delay")
+	want(t, r, "prompt", Bad) // by whom, a busy machine may hide; the next test tells
+}
+
+// TestDelaysTellWhoIsLate judges events that came when the table says, which no
+// machine is too busy for.
+func TestDelaysTellWhoIsLate(t *testing.T) {
+	const rtt = 5
+	for _, c := range []struct {
+		name  string
+		took  map[protocol][]int // ms of each event, on a stream of that protocol
+		from  product
+		level Level
+		words string // of the finding
+	}{
+		{"at once", map[protocol][]int{http1: {6, 6, 7, 6}}, generic(), OK, "nothing holds events back"},
+		{"once late", map[protocol][]int{http1: {6, 900, 7, 6}}, generic(), OK, "900 ms at worst"},
+		{"as HAProxy", map[protocol][]int{http1: {206, 211, 210, 213}}, generic(), Bad, "option http-no-delay"},
+		{"as HAProxy on a busy machine", map[protocol][]int{http1: {900, 1400, 230, 1300}}, generic(), Bad, "option http-no-delay"},
+		{"as HAProxy, but not over HTTP/2", map[protocol][]int{http1: {206, 211, 210, 213}, http2: {6, 6, 7, 6}}, generic(), Bad, "over HTTP/2 none does"},
+		{"as HAProxy, but it is another", map[protocol][]int{http1: {206, 211, 210, 213}}, nginx(), Bad, "proxy_buffering off"},
+		{"over HTTP/2 too", map[protocol][]int{http1: {206, 211, 210, 213}, http2: {206, 211, 210, 213}}, generic(), Bad, "collects bytes for a while"},
+		{"each second", map[protocol][]int{http1: {1000, 700, 400, 100}}, generic(), Bad, "collects bytes for a while"},
+		{"each much later", map[protocol][]int{http1: {600, 601, 600, 602}}, generic(), Bad, "collects bytes for a while"},
+	} {
+		x := &examination{rtt: rtt * time.Millisecond, product: c.from, Options: Options{pace: pace{}.withDefaults()}}
+		began := time.Now()
+		sent := make([]time.Time, 4)
+		for n := range sent {
+			sent[n] = began.Add(time.Duration(n) * 300 * time.Millisecond)
+		}
+		for proto, took := range c.took {
+			p := &probe{variant: &variant{name: string(proto), proto: proto}}
+			for n, ms := range took {
+				p.seen.arrivals = append(p.seen.arrivals, arrival{n, sent[n].Add(time.Duration(ms) * time.Millisecond)})
+			}
+			x.streams = append(x.streams, p)
+		}
+		x.judgeDelays(t.Context(), sent)
+		f := x.report.Findings[0]
+		if text := f.Seen + f.Means + f.Do; f.Level != c.level || !strings.Contains(text, c.words) {
+			t.Errorf("%s, %v: %s\nwant %s with %q", c.name, c.took, f, c.level, c.words)
+		}
+	}
 }
 
 func TestProxyThatSharesStreams(t *testing.T) {
@@ -255,7 +312,7 @@ func TestReadOnlyTokenStillTellsSomething(t *testing.T) {
 	srv := serve(t, &gateway{heartbeat: beat, readOnly: true}, nil)
 	r := examine(t, srv.URL, func(o *Options) { o.Quick = true })
 	wantGood(t, r, "http", "publish")
-	want(t, r, "publish", Warn, "403", "--token")
+	want(t, r, "publish", Warn, "403, by the gateway itself: You may only read.", "--token")
 	want(t, r, "resume", OK, "leads nowhere")
 	want(t, r, "leaving", OK)
 }
@@ -360,4 +417,30 @@ func FuzzOwnEventsAreTold(f *testing.F) {
 			t.Fatalf("%q: got %d %v, want %d", x.text(n), got, ok, n)
 		}
 	})
+}
+
+func TestCertificatesAreJudgedByTheLifeTheyHave(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, c := range []struct {
+		life, left time.Duration
+		level      Level
+		words      string
+	}{
+		{90 * day, 60 * day, OK, "60 more days"},
+		{90 * day, 13 * day, Warn, "13 more days"},
+		{12 * time.Hour, 11 * time.Hour, OK, "11 more hours"},
+		{12 * time.Hour, 2 * time.Hour, Warn, "2 more hours"},
+		{6 * day, 3 * day, OK, "3 more days"},
+		{90 * day, -time.Hour, Bad, "it has expired"},
+	} {
+		end := time.Now().Add(c.left + time.Minute)
+		x := &examination{}
+		x.certificate(&answer{tls: &tls.ConnectionState{
+			Version:          tls.VersionTLS13,
+			PeerCertificates: []*x509.Certificate{{NotBefore: end.Add(-c.life), NotAfter: end}},
+		}})
+		if f := x.report.Findings[0]; f.Level != c.level || !strings.Contains(f.Seen, c.words) {
+			t.Errorf("%v of %v left: %s\nwant %s with %q", c.left, c.life, f, c.level, c.words)
+		}
+	}
 }

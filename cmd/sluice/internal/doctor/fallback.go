@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -60,7 +61,7 @@ func (x *examination) pollOnce(ctx context.Context) (time.Duration, error) {
 		return 0, fmt.Errorf("no answer: %s", reason(err))
 	}
 	if p == nil {
-		return 0, fmt.Errorf("status %d; %s", a.status, introduction(a.header))
+		return 0, errors.New(a.String())
 	}
 	if len(p.Events) != 1 {
 		return 0, fmt.Errorf("the answer has %d events, not the one that was published", len(p.Events))
@@ -99,19 +100,15 @@ func (x *examination) body(ctx context.Context) {
 		if err != nil {
 			f.Seen += reason(err)
 		} else {
-			f.Seen += fmt.Sprintf("status %d", a.status)
+			f.Seen += a.String()
 		}
 		if err == nil && a.fromGateway() {
-			f.Seen += ", by the gateway itself"
 			f.Means = "that is the gateway's own limit (--max-body, --publish-rate), not the way's"
 			break
 		}
 		f.Level = Bad
 		f.Means = "the way takes less than the gateway"
 		f.Do = x.product.advice(refuses)
-		if err == nil {
-			f.Seen += "; " + introduction(a.header)
-		}
 		break
 	}
 	f.Figures["taken_bytes"] = taken

@@ -76,7 +76,8 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func problem(w http.ResponseWriter, status int) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
-	fmt.Fprintf(w, `{"status":%d}`, status)
+	detail := map[int]string{http.StatusForbidden: "You may only read."}[status]
+	fmt.Fprintf(w, `{"status":%d,"detail":%q}`, status, detail)
 }
 
 func answerJSON(w http.ResponseWriter, status int, v any) {

@@ -34,7 +34,7 @@ func (p product) advice(t trouble) string {
 
 func generic() product {
 	return product{"", map[trouble]string{
-		buffers:   "find the proxy, virus scanner or filter that collects a response before it passes it on, and exempt text/event-stream or this host; until then clients need the long poll",
+		buffers:   "find the proxy, virus scanner or filter that collects a response before it passes it on, and exempt text/event-stream or this host; it heeds neither X-Accel-Buffering: no nor Cache-Control: no-transform, which the gateway sends; until then clients need the long poll",
 		compress:  "exempt text/event-stream from compression in the proxy; the gateway already sends Content-Encoding: identity and Cache-Control: no-transform",
 		cuts:      "raise the proxy's timeouts for idle and for long responses above the gateway's --heartbeat and --max-age",
 		hides:     "let the proxy close its connection to the gateway when a client leaves; the gateway's --max-age bounds how long such streams live",
@@ -65,9 +65,10 @@ func products() []struct {
 		{"openresty", nginx()},
 		{"nginx", nginx()},
 		{"caddy", product{"Caddy", map[trouble]string{
+			buffers:   "in Caddy's reverse_proxy remove `response_buffers`; streams are flushed at once without any setting",
 			compress:  "update Caddy to 2.11 or later, or keep `encode` away from streams: `@plain not path */events` and `encode @plain gzip`",
 			hides:     "remove `flush_interval -1` from Caddy's reverse_proxy; streams are flushed without it",
-			cuts:      "remove `servers { timeouts { write … } }` from the Caddyfile",
+			cuts:      "remove `servers { timeouts { write … } }` and `transport http { read_timeout … }` from the Caddyfile",
 			refuses:   "raise `request_body { max_size … }` in the Caddyfile",
 			onlyHTTP1: "give the Caddy site a host name; with TLS, HTTP/2 is on by itself",
 		}}},

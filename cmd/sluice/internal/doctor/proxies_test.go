@@ -105,6 +105,12 @@ func hoard(size int, only func(http.Header) bool) func(http.Handler) http.Handle
 	}
 }
 
+// body is what is read of a response, and what is closed.
+type body struct {
+	io.Reader
+	io.Closer
+}
+
 // packer compresses responses, and flushes them or not.
 type packer struct {
 	http.ResponseWriter

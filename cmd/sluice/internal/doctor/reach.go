@@ -97,26 +97,37 @@ func (x *examination) certificate(a *answer) {
 		return
 	}
 	cert := a.tls.PeerCertificates[0]
-	days := time.Until(cert.NotAfter).Hours() / 24
+	left := time.Until(cert.NotAfter)
 	f := Finding{
 		Check: "tls", Level: OK,
-		Seen: fmt.Sprintf("%s, ALPN %q, certificate by %q good for %d more days",
-			tls.VersionName(a.tls.Version), a.tls.NegotiatedProtocol, cert.Issuer.CommonName, int(math.Floor(days))),
+		Seen: fmt.Sprintf("%s, ALPN %q, certificate by %q good for %s",
+			tls.VersionName(a.tls.Version), a.tls.NegotiatedProtocol, cert.Issuer.CommonName, remaining(left)),
 		Means: "streams are safe from most of what looks into responses",
 		Figures: map[string]any{
 			"version": tls.VersionName(a.tls.Version), "alpn": a.tls.NegotiatedProtocol,
-			"issuer": cert.Issuer.String(), "not_after": cert.NotAfter, "days": round(days),
+			"issuer": cert.Issuer.String(), "not_after": cert.NotAfter, "days": round(left.Hours() / 24),
 		},
 	}
 	switch {
-	case days < 0:
+	case left < 0:
 		f.Level, f.Means, f.Do = Bad, "browsers refuse the connection", "renew the certificate"
-	case days < 14:
+	case left < 14*24*time.Hour && left < cert.NotAfter.Sub(cert.NotBefore)/4: // short-lived ones are renewed late
 		f.Level, f.Means, f.Do = Warn, "once it has expired no client can connect", "renew the certificate, and look why that did not happen by itself"
 	case a.tls.Version < tls.VersionTLS12:
 		f.Level, f.Means, f.Do = Bad, "browsers refuse this version", "allow TLS 1.2 and 1.3"
 	}
 	x.found(f)
+}
+
+// remaining is what is left of a certificate's life, as people say it.
+func remaining(left time.Duration) string {
+	switch {
+	case left < 0:
+		return "nothing: it has expired"
+	case left < 48*time.Hour:
+		return fmt.Sprintf("%d more hours", int(left.Hours()))
+	}
+	return fmt.Sprintf("%d more days", int(left.Hours()/24))
 }
 
 // version looks at which HTTP there is.

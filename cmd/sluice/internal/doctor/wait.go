@@ -158,7 +158,7 @@ func (x *examination) silentPoll(ctx context.Context) *Finding {
 	case err != nil:
 		f.Seen = fmt.Sprintf("%s, after %s", reason(err), ms(time.Since(began)))
 	case a.status != http.StatusOK:
-		f.Seen = fmt.Sprintf("status %d after %s; %s", a.status, ms(a.took), introduction(a.header))
+		f.Seen = fmt.Sprintf("after %s: %s", ms(a.took), a)
 	case a.took < x.pace.poll/2:
 		f.Seen = fmt.Sprintf("answered after %s, though nothing had happened", ms(a.took))
 	default:

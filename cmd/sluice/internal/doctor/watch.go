@@ -146,11 +146,11 @@ func cannotPublish(a *answer, err error) Finding {
 		f.Seen = reason(err)
 	case a.status == http.StatusUnauthorized || a.status == http.StatusForbidden:
 		f.Level = Warn
-		f.Seen = fmt.Sprintf("status %d", a.status)
+		f.Seen = a.String()
 		f.Means = "we may not publish, so delays of events and the cursor are not looked at"
 		f.Do = "give a token with --token that may publish to doctor-*"
 	default:
-		f.Seen = fmt.Sprintf("status %d; %s", a.status, introduction(a.header))
+		f.Seen = a.String()
 	}
 	return f
 }
