@@ -7,15 +7,17 @@
 #
 # The tests run real programs: Redis, Sentinel, Chromium, nginx, HAProxy, curl,
 # Caddy, systemd-analyze. What is missing is installed, on Debian as root;
-# otherwise this says what to type. Caddy and staticcheck go to a cache of their
-# own.
+# otherwise this says what to type. Caddy, staticcheck and axe-core, which looks
+# at the pages for what keeps people from using them, go to a cache of their own.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 caddy=v2.11.9
 staticcheck=v0.8.2
+axe=4.14.1
 fuzztime=${FUZZTIME:-3s}
-bin=${XDG_CACHE_HOME:-$HOME/.cache}/sluice/bin
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/sluice
+bin=$cache/bin
 export PATH="$bin:$PATH:/usr/sbin:/sbin" # Debian has the servers there
 
 times=()
@@ -38,7 +40,7 @@ fail() {
 packages() {
 	local pair
 	for pair in redis-server:redis-server redis-sentinel:redis-sentinel chromium:chromium \
-		curl:curl nginx:nginx-light haproxy:haproxy jq:jq gcc:gcc systemd-analyze:systemd; do
+		curl:curl nginx:nginx-light haproxy:haproxy jq:jq npm:npm gcc:gcc systemd-analyze:systemd; do
 		command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"
 	done
 	# The race detector links with the C library.
@@ -60,6 +62,14 @@ programs() {
 	fi
 	tool caddy github.com/caddyserver/caddy/v2 cmd/caddy "$caddy"
 	tool staticcheck honnef.co/go/tools cmd/staticcheck "$staticcheck"
+	checker
+}
+
+# checker installs axe-core unless that version of it is there.
+checker() {
+	[[ $(jq -r .version "$cache/axe/node_modules/axe-core/package.json" 2>/dev/null) != "$axe" ]] || return 0
+	npm install --silent --no-audit --no-fund --prefix "$cache/axe" "axe-core@$axe" ||
+		fail "axe-core is missing; install it: npm install --prefix $cache/axe axe-core@$axe"
 }
 
 # tool installs a Go program unless that version of it is there.

@@ -69,7 +69,7 @@ func numbers(from, to int) []string {
 
 func TestTheClientShowsEachEventOnceAndInOrder(t *testing.T) {
 	s := startSite(t, 1000)
-	b := openTab(t, browsertest.Start(t), s, "/module?room=lobby,news")
+	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby,news")
 	b.awaitWay("sse")
 	s.publish("lobby", numbers(1, 20)...)
 	b.awaitLog(numbers(1, 20)...)
@@ -91,7 +91,7 @@ func TestTheClientShowsEachEventOnceAndInOrder(t *testing.T) {
 
 func TestTheClientTellsOfAGapBeforeWhatFollows(t *testing.T) {
 	s := startSite(t, 5)
-	b := openTab(t, browsertest.Start(t), s, "/module?room=lobby")
+	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby")
 	b.awaitState("live")
 	s.publish("lobby", "1")
 	b.awaitLog("1")
@@ -113,7 +113,7 @@ func TestTheClientGoesAroundWhatHoldsStreamsBack(t *testing.T) {
 		t.Run(test.way, func(t *testing.T) {
 			s := startSite(t, 1000)
 			s.hold.Store(test.held)
-			b := openTab(t, browsertest.Start(t), s, "/module?room=lobby&patience=500&detour=3000")
+			b := openTab(t, chromium.Profile(t), s, "/module?room=lobby&patience=500&detour=3000")
 			b.awaitWay(test.way)
 			s.publish("lobby", numbers(1, 3)...)
 			b.awaitLog(numbers(1, 3)...)
@@ -133,7 +133,7 @@ func TestTheClientGoesAroundWhatHoldsStreamsBack(t *testing.T) {
 
 func TestASilentStreamIsTakenForDead(t *testing.T) {
 	s := startSite(t, 1000)
-	b := openTab(t, browsertest.Start(t), s, "/module?room=lobby")
+	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby")
 	b.awaitWay("sse")
 	s.publish("lobby", "1")
 	b.awaitLog("1")
@@ -146,9 +146,9 @@ func TestASilentStreamIsTakenForDead(t *testing.T) {
 
 func TestWhoIsHereIsTold(t *testing.T) {
 	s := startSite(t, 1000)
-	ann := openTab(t, browsertest.Start(t), s, "/module?room=lobby&presence=ann")
+	ann := openTab(t, chromium.Profile(t), s, "/module?room=lobby&presence=ann")
 	ann.awaitState("live")
-	bob := openTab(t, browsertest.Start(t), s, "/module?room=lobby&presence=bob")
+	bob := openTab(t, chromium.Profile(t), s, "/module?room=lobby&presence=bob")
 	bob.awaitState("live")
 	ann.awaitLog("join: bob")
 	if got := browsertest.Evaluate[int](ann.Tab, "sluice.members('lobby').then((m) => m.count)"); got != 2 {
@@ -165,7 +165,7 @@ func TestWhoIsHereIsTold(t *testing.T) {
 
 func TestTabsShareOneStream(t *testing.T) {
 	s := startSite(t, 1000)
-	browser := browsertest.Start(t)
+	browser := chromium.Profile(t)
 	tabs := make([]*reader, 8) // over HTTP/1.1 a browser opens six connections
 	for i := range tabs {
 		tabs[i] = openTab(t, browser, s, "/module?room=lobby")
@@ -201,7 +201,7 @@ func TestTabsShareOneStream(t *testing.T) {
 
 func TestTabsOfSeveralRoomsShareOneStream(t *testing.T) {
 	s := startSite(t, 1000)
-	browser := browsertest.Start(t)
+	browser := chromium.Profile(t)
 	first := openTab(t, browser, s, "/module?room=lobby")
 	first.awaitState("live")
 	s.publish("lobby", "1")
@@ -222,7 +222,7 @@ func TestTabsOfSeveralRoomsShareOneStream(t *testing.T) {
 
 func TestAReloadKeepsThePlace(t *testing.T) {
 	s := startSite(t, 1000)
-	b := openTab(t, browsertest.Start(t), s, "/module?room=lobby")
+	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby")
 	b.awaitState("live")
 	s.publish("lobby", "1", "2")
 	b.awaitLog("1", "2")
@@ -260,7 +260,7 @@ func (s *site) kept(room string) []string {
 
 func TestAPublicationArrivesOnceWhateverHappens(t *testing.T) {
 	s := startSite(t, 1000)
-	b := openTab(t, browsertest.Start(t), s, "/module?room=lobby")
+	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby")
 	b.awaitState("live")
 	s.deaf.Store(true)
 	browsertest.Evaluate[bool](b.Tab, "(window.receipt = sluice.publish('lobby', 'one'), sluice.publish('lobby', 'two').catch(() => {}), true)")
@@ -289,12 +289,12 @@ func TestAPublicationArrivesOnceWhateverHappens(t *testing.T) {
 
 func TestWhatIsRefusedIsTold(t *testing.T) {
 	s := startSite(t, 1000)
-	b := openTab(t, browsertest.Start(t), s, "/module?room=no/room")
+	b := openTab(t, chromium.Profile(t), s, "/module?room=no/room")
 	b.awaitState("denied")
 	if got := browsertest.Evaluate[int](b.Tab, "sluice.publish('lobby', 'x', { type: 'NOT A TYPE' }).then(() => 0, (e) => e.status)"); got != http.StatusBadRequest {
 		t.Errorf("publishing with a bad type failed with %d, want 400", got)
 	}
-	b = openTab(t, browsertest.Start(t), s, "/module?room=lobby&after=nonsense")
+	b = openTab(t, chromium.Profile(t), s, "/module?room=lobby&after=nonsense")
 	b.awaitLog("gap: bad_cursor, null missed")
 	b.awaitState("live")
 	s.publish("lobby", "1")
@@ -319,7 +319,7 @@ func TestATokenTravelsWithEachRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := startSite(t, 1000, verifier)
-	b := openTab(t, browsertest.Start(t), s, "/module?room=lobby&token="+token)
+	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby&token="+token)
 	b.awaitWay("sse")
 	browsertest.Evaluate[bool](b.Tab, "sluice.publish('lobby', 'hello', { token: '"+token+"' }).then(() => true)")
 	b.awaitLog("hello")
@@ -332,7 +332,7 @@ func TestATokenTravelsWithEachRequest(t *testing.T) {
 
 func TestTheClassicScriptWorks(t *testing.T) {
 	s := startSite(t, 1000)
-	b := openTab(t, browsertest.Start(t), s, "/classic")
+	b := openTab(t, chromium.Profile(t), s, "/classic")
 	b.awaitState("live")
 	s.publish("lobby", "hello")
 	b.Await("document.body.textContent === 'hello'")

@@ -1,10 +1,13 @@
 package static
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,9 +15,27 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/net/html"
+
+	"sluice/static/browsertest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// chromium is the browser of all tests here that need one.
+var chromium browsertest.Chromium
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	code := m.Run()
+	err := chromium.Stop()
+	if code != 0 {
+		return code
+	}
+	if err := errors.Join(err, goleak.Find()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
 
 // ask sends a request to the handler and returns the answer with its body read.
 func ask(t *testing.T, method, path string, header ...string) (*http.Response, string) {

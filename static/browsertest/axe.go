@@ -44,6 +44,9 @@ func (a *Axe) Check(b *Tab) {
 	if !Evaluate[bool](b, "'axe' in window") {
 		Evaluate[bool](b, a.source+";\ntrue")
 	}
+	// Half faded in, things have half their colour.
+	Evaluate[bool](b, `Promise.all(document.getAnimations()
+		.filter((a) => a.effect.getComputedTiming().endTime < Infinity).map((a) => a.finished)).then(() => true)`)
 	found := Evaluate[[]string](b, `axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) => violations
 		.filter(({ impact }) => impact === 'serious' || impact === 'critical')
 		.map(({ id, impact, help, nodes }) => impact + ' ' + id + ': ' + help + nodes.map((n) => '\n    ' + n.html + ' ' + n.failureSummary).join('')))`)
@@ -52,7 +55,7 @@ func (a *Axe) Check(b *Tab) {
 	}
 }
 
-// Looks are the ways in which people look at a page.
+// looks are the ways in which people look at a page.
 var looks = []struct {
 	name          string
 	width, height int64

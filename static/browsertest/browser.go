@@ -1,6 +1,6 @@
 // Package browsertest drives a real Chromium for tests of the pages.
 //
-//	Start ─ a headless browser with a profile of its own
+//	Start ─ a headless browser with a profile of its own; Chromium, for many tests
 //	Open  ─ a tab in it, which listens for what goes wrong unseen   tab.go
 //	        the chat on it, in the words of its readers             chat.go
 //	        whether everybody can use it, by axe-core               axe.go
@@ -13,6 +13,7 @@ package browsertest
 import (
 	"context"
 	"os/exec"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,15 +24,49 @@ import (
 // machine may be busy.
 const Patience = 40 * time.Second
 
-// Browser is a running Chromium. It ends with the test.
+// Chromium is a browser that many tests may share. It starts when the first of
+// them needs it.
+type Chromium struct {
+	mu   sync.Mutex // guards the fields below
+	ctx  context.Context
+	stop func() error
+}
+
+// Browser is a profile in a Chromium: what others have stored is not seen here.
 type Browser struct{ ctx context.Context }
 
-// Start runs a headless Chromium with a profile of its own.
+// Start runs a Chromium for one test.
 func Start(t *testing.T) *Browser {
+	t.Helper()
+	c := &Chromium{}
+	t.Cleanup(func() {
+		if err := c.Stop(); err != nil {
+			t.Errorf("closing Chromium: %v", err)
+		}
+	})
+	return c.Profile(t)
+}
+
+// Profile gives a test a fresh profile. It ends with the test.
+func (c *Chromium) Profile(t *testing.T) *Browser {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx == nil {
+		c.start(t)
+	}
+	ctx, cancel := chromedp.NewContext(c.ctx, chromedp.WithNewBrowserContext())
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("a profile in Chromium: %v", err)
+	}
+	return &Browser{ctx}
+}
+
+func (c *Chromium) start(t *testing.T) {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:], // headless, no first run, no talk to the outside
 		chromedp.ExecPath(program(t)),
-		chromedp.UserDataDir(t.TempDir()),
 		chromedp.NoSandbox, // as root there is none
 		chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true),
@@ -39,17 +74,25 @@ func Start(t *testing.T) *Browser {
 	)
 	ctx, cancelAllocator := chromedp.NewExecAllocator(context.Background(), options...)
 	ctx, cancel := chromedp.NewContext(ctx)
-	t.Cleanup(func() {
-		if err := chromedp.Cancel(ctx); err != nil {
-			t.Errorf("closing Chromium: %v", err)
-		}
-		cancel()
-		cancelAllocator()
-	})
+	c.ctx, c.stop = ctx, func() error {
+		defer cancelAllocator()
+		defer cancel()
+		return chromedp.Cancel(ctx)
+	}
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatalf("starting Chromium: %v", err)
 	}
-	return &Browser{ctx}
+}
+
+// Stop ends the browser, if it was ever started, and waits for its end.
+func (c *Chromium) Stop() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx == nil {
+		return nil
+	}
+	c.ctx = nil
+	return c.stop()
 }
 
 func program(t *testing.T) string {

@@ -13,8 +13,9 @@ type Chat struct{ *Tab }
 // OpenChat opens a room of the gateway at url under a name.
 func (b *Browser) OpenChat(t *testing.T, name, url, room string, mayFail ...string) *Chat {
 	t.Helper()
-	c := &Chat{b.Open(t, name, url+"/icon.svg", mayFail...)} // where nothing runs yet
-	Evaluate[bool](c.Tab, fmt.Sprintf(`(sessionStorage.setItem('sluice.name', JSON.stringify(%q)), true)`, name))
+	named := fmt.Sprintf(`
+	if (location.protocol === 'http:') sessionStorage['sluice.name'] ??= JSON.stringify(%q);`, name)
+	c := &Chat{b.open(t, name, watch+named, mayFail)}
 	c.Visit(url + "/?room=" + room)
 	return c
 }

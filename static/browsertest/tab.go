@@ -7,9 +7,9 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/page"
-	"github.com/chromedp/cdproto/target"
 	"github.com/chromedp/chromedp"
 )
 
@@ -38,6 +38,14 @@ const watch = `
 // with one of mayFail is no complaint.
 func (b *Browser) Open(t *testing.T, name, url string, mayFail ...string) *Tab {
 	t.Helper()
+	tab := b.open(t, name, watch, mayFail)
+	tab.Visit(url)
+	return tab
+}
+
+// open opens a tab in which each page begins with a script.
+func (b *Browser) open(t *testing.T, name, script string, mayFail []string) *Tab {
+	t.Helper()
 	ctx, cancel := chromedp.NewContext(b.ctx)
 	tab := &Tab{t: t, name: name, ctx: ctx, mayFail: mayFail}
 	var listening sync.WaitGroup
@@ -46,7 +54,7 @@ func (b *Browser) Open(t *testing.T, name, url string, mayFail ...string) *Tab {
 		listening.Wait()
 	})
 	t.Cleanup(tab.stop)
-	if _, err := chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: watch}); err != nil {
+	if _, err := chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: script}); err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
 	console := chromedp.Console(ctx)
@@ -58,7 +66,6 @@ func (b *Browser) Open(t *testing.T, name, url string, mayFail ...string) *Tab {
 			tab.heard(m)
 		}
 	})
-	tab.Visit(url)
 	return tab
 }
 
@@ -96,11 +103,31 @@ func (b *Tab) Close() {
 	b.stop()
 }
 
-// Front puts the tab before the others in its window.
-func (b *Tab) Front() {
+// Hide puts the tab out of sight, as who minimizes its window does.
+func (b *Tab) Hide() {
 	b.t.Helper()
-	id := chromedp.FromContext(b.ctx).Target.TargetID
-	if _, err := chromedp.CallBrowser(b.ctx, target.ActivateTarget, target.ActivateTargetParams{TargetID: id}); err != nil {
+	b.window(browser.WindowStateMinimized)
+	b.Await("document.hidden")
+}
+
+// Show ends Hide.
+func (b *Tab) Show() {
+	b.t.Helper()
+	b.window(browser.WindowStateNormal)
+	b.Await("!document.hidden")
+}
+
+func (b *Tab) window(state browser.WindowState) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, Patience)
+	defer cancel()
+	of := browser.GetWindowForTargetParams{TargetID: chromedp.FromContext(b.ctx).Target.TargetID}
+	window, err := chromedp.CallBrowser(ctx, browser.GetWindowForTarget, of)
+	if err == nil {
+		to := browser.SetWindowBoundsParams{WindowID: window.WindowID, Bounds: &browser.Bounds{WindowState: state}}
+		_, err = chromedp.CallBrowser(ctx, browser.SetWindowBounds, to)
+	}
+	if err != nil {
 		b.t.Fatalf("%s: %v", b.name, err)
 	}
 }
