@@ -6,14 +6,16 @@
 #	CI=true ./test.sh          no result from the cache
 #
 # The tests run real programs: Redis, Sentinel, Chromium, nginx, HAProxy, curl,
-# Python, Caddy, TypeScript, systemd-analyze, shells. What is missing is installed, on
-# Debian as root; otherwise this says what to type. Caddy, staticcheck and
-# TypeScript go to a cache of their own.
+# Python, Caddy, TypeScript, systemd-analyze, shells, and axe-core, which looks at
+# the pages for what keeps people from using them. What is missing is installed,
+# on Debian as root; otherwise this says what to type. Caddy, staticcheck and the
+# npm packages go to a cache of their own.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 caddy=v2.11.9
 staticcheck=v0.8.2
+axe=4.14.1
 fuzztime=${FUZZTIME:-3s}
 typescript=7.0.2
 react=19.3.0 # its types
@@ -64,13 +66,14 @@ programs() {
 	fi
 	tool caddy github.com/caddyserver/caddy/v2 cmd/caddy "$caddy"
 	tool staticcheck honnef.co/go/tools cmd/staticcheck "$staticcheck"
-	types "typescript@$typescript" "@types/react@$react"
+	modules "axe-core@$axe" "typescript@$typescript" "@types/react@$react"
 }
 
-# types installs npm packages for the tests unless these very ones are there.
-types() {
+# modules installs npm packages for the tests unless these very ones are there.
+modules() {
 	[[ $(cat "$cache/npm/installed" 2>/dev/null) != "$*" ]] || return 0
-	npm install --prefix "$cache/npm" --no-audit --no-fund --ignore-scripts "$@" || fail "TypeScript is missing; install it: npm install --prefix $cache/npm $*"
+	npm install --silent --prefix "$cache/npm" --no-audit --no-fund --ignore-scripts "$@" ||
+		fail "some npm packages are missing; install them: npm install --prefix $cache/npm $*"
 	echo "$*" >"$cache/npm/installed"
 }
 

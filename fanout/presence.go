@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -26,10 +27,18 @@ type presence struct {
 	rooms   map[string]*attendance
 	touched map[*attendance]struct{} // have something to do at once
 	shook   time.Time                // when the link to the log was lost or came back last
+	parted  []parted                 // streams that have ended within the grace, the oldest first
 
 	// The fields below belong to run.
 	failing bool      // the last round did not get through
 	pause   time.Time // until when no round is begun
+}
+
+// parted is a member's stream that has ended, whose client may say yet that it left.
+type parted struct {
+	stream, user string
+	rooms        []string
+	at           time.Time
 }
 
 const (
@@ -106,15 +115,38 @@ func (p *presence) exit(s *Stream) {
 	if m == nil {
 		return
 	}
-	reason := s.ending()
-	atOnce := reason == ByeLeft || reason == ByeRevoked
+	left := parted{stream: s.ID(), user: m.User, at: time.Now()}
 	for i := range s.seats() {
-		room := s.seat(i).room.name
-		if !m.in(room) {
-			continue
+		if room := s.seat(i).room.name; m.in(room) {
+			left.rooms = append(left.rooms, room)
 		}
+	}
+	p.mu.Lock()
+	p.parted = append(p.parted, left)
+	p.mu.Unlock()
+	reason := s.ending() // asked for only now, so that a goodbye is found here or finds what was just written
+	atOnce := reason == ByeLeft || reason == ByeRevoked
+	for _, room := range left.rooms {
 		if a := p.attendance(room); a != nil {
 			a.exit(m.User, atOnce)
+		}
+	}
+}
+
+// goodbye ends the grace after a stream whose end was noticed before its client
+// could say that it leaves: a browser that closes a page cuts the connection and
+// sends word on another, and either may come first.
+func (p *presence) goodbye(stream string) {
+	p.mu.Lock()
+	i := slices.IndexFunc(p.parted, func(left parted) bool { return left.stream == stream })
+	var left parted
+	if i >= 0 {
+		left = p.parted[i]
+	}
+	p.mu.Unlock()
+	for _, room := range left.rooms {
+		if a := p.attendance(room); a != nil {
+			a.leave(left.user)
 		}
 	}
 }
@@ -197,6 +229,9 @@ func (p *presence) all() []*attendance {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	clear(p.touched)
+	for len(p.parted) > 0 && time.Since(p.parted[0].at) > p.opt.Grace {
+		p.parted = p.parted[1:]
+	}
 	rooms := make([]*attendance, 0, len(p.rooms))
 	for _, a := range p.rooms {
 		rooms = append(rooms, a)

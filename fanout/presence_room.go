@@ -92,6 +92,16 @@ func (a *attendance) exit(user string, atOnce bool) {
 	a.p.touch(a)
 }
 
+// leave ends the user's grace, if it is in one.
+func (a *attendance) leave(user string) {
+	a.mu.Lock()
+	if _, ok := a.absent[user]; ok {
+		a.here[user].left = true
+	}
+	a.mu.Unlock()
+	a.p.touch(a)
+}
+
 // prepare gives what the log is to be told now.
 func (a *attendance) prepare(now time.Time) (call Attendance, ok bool) {
 	a.mu.Lock()

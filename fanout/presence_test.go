@@ -302,3 +302,26 @@ func TestGoodbyeEndsTheGraceElsewhere(t *testing.T) {
 		ann.awaitSeen("+bob 2", "-bob 1")
 	})
 }
+
+func TestGoodbyeCountsForAStreamThatHasJustBrokenOff(t *testing.T) {
+	patient := fast
+	patient.Grace, patient.Lease = time.Hour, time.Hour
+	onBothLogs(t, patient, func(t *testing.T, a, b *presenceNode) {
+		a.join("ann", "lobby", "news")
+		bob := a.join("bob", "lobby", "news")
+		tab := b.join("cid", "lobby")
+		bob.vanish()
+		tab.vanish()
+		a.awaitMembers("lobby", "ann 1", "bob 0", "cid 0")
+		back := b.join("cid", "lobby")
+		for _, stream := range []*guest{bob, tab} { // word comes to the other node
+			if err := b.hub.EndStream(t.Context(), stream.stream.ID()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.awaitMembers("news", "ann 1")
+		b.awaitMembers("lobby", "ann 1", "cid 1") // who is back has not left
+		back.bye()
+		a.awaitMembers("lobby", "ann 1")
+	})
+}

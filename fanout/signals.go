@@ -133,5 +133,8 @@ func (h *Hub) Signal(message []byte) {
 				stream.End(ByeLeft)
 			}
 		}
+		if s.Before == 0 {
+			h.presence.goodbye(s.End)
+		}
 	}
 }

@@ -5,10 +5,11 @@ import (
 	"strings"
 )
 
-// lean leaves out what only a reader of the source needs: comments and
-// indentation. It relies on how sluice.js is written: a comment has a line of
-// its own or comes at the end of one behind " // ", which no string has inside,
-// and no string goes over several lines.
+// lean leaves out what only a reader of the source needs: comments, indentation,
+// and the spaces around operators. It relies on how sluice.js is written: a
+// comment has a line of its own or comes at the end of one behind " // ", which
+// no string has inside; no string goes over several lines, or has another of
+// its own kind inside; and regular expressions have no spaces and no quotes.
 func lean(source []byte) []byte {
 	var out bytes.Buffer
 	for line := range strings.Lines(string(source)) {
@@ -17,9 +18,34 @@ func lean(source []byte) []byte {
 		if line == "" || strings.HasPrefix(line, "//") || strings.HasPrefix(line, "/**") {
 			continue
 		}
-		out.WriteString(line + "\n")
+		squeeze(&out, line)
+		out.WriteByte('\n')
 	}
 	return out.Bytes()
+}
+
+// squeeze writes a line without the spaces that part nothing: outside of
+// strings, only those between two words do.
+func squeeze(out *bytes.Buffer, line string) {
+	var quote byte
+	for i := range len(line) {
+		c := line[i]
+		switch {
+		case quote != 0:
+			if c == quote {
+				quote = 0
+			}
+		case c == '\'' || c == '"' || c == '`':
+			quote = c
+		case c == ' ' && !(inWord(line[i-1]) && inWord(line[i+1])):
+			continue
+		}
+		out.WriteByte(c)
+	}
+}
+
+func inWord(c byte) bool {
+	return c == '_' || c == '$' || '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z'
 }
 
 // toClassic says how a module becomes the inside of a function: a classic
@@ -33,5 +59,5 @@ var toClassic = strings.NewReplacer(
 // classic makes a classic script of the module, with one global: sluice.
 func classic(source []byte) []byte {
 	return []byte("(() => {\n" + toClassic.Replace(string(lean(source))) +
-		"globalThis.sluice = { subscribe, publish, members };\n})();\n")
+		"globalThis.sluice = { subscribe, publish, pending, members };\n})();\n")
 }

@@ -11,9 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/chromedp"
-
 	"sluice/handlers/auth"
+	"sluice/static/browsertest"
 )
 
 func TestTheClientIsSmall(t *testing.T) {
@@ -44,7 +43,7 @@ func TestTheClassicScriptIsNoModule(t *testing.T) {
 			t.Errorf("the classic script contains %q", word)
 		}
 	}
-	for _, word := range []string{"export function subscribe", "export function publish", "export const members", "import.meta.url"} {
+	for _, word := range []string{"export function subscribe", "export function publish", "export const pending", "export const members", "import.meta.url"} {
 		if !strings.Contains(module, word) {
 			t.Errorf("the module lacks %q", word)
 		}
@@ -52,7 +51,7 @@ func TestTheClassicScriptIsNoModule(t *testing.T) {
 }
 
 func TestOtherOriginsMayLoadTheClient(t *testing.T) {
-	for path, want := range map[string]string{"/sluice.js": "cross-origin", "/sluice.global.js": "cross-origin", "/chat.js": "same-origin"} {
+	for path, want := range map[string]string{"/sluice.js": "cross-origin", "/sluice.global.js": "cross-origin", "/chat/main.js": "same-origin"} {
 		answer, _ := ask(t, http.MethodGet, path)
 		if got := answer.Header.Get("Cross-Origin-Resource-Policy"); got != want {
 			t.Errorf("%s: Cross-Origin-Resource-Policy is %q, want %q", path, got, want)
@@ -70,7 +69,7 @@ func numbers(from, to int) []string {
 
 func TestTheClientShowsEachEventOnceAndInOrder(t *testing.T) {
 	s := startSite(t, 1000)
-	b := openTab(t, startBrowser(t), s.url+"/module?room=lobby,news")
+	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby,news")
 	b.awaitWay("sse")
 	s.publish("lobby", numbers(1, 20)...)
 	b.awaitLog(numbers(1, 20)...)
@@ -80,30 +79,30 @@ func TestTheClientShowsEachEventOnceAndInOrder(t *testing.T) {
 	b.awaitLog(told...)
 
 	s.stop()
-	b.await("document.body.dataset.state !== 'live'")
+	b.Await("document.body.dataset.state !== 'live'")
 	s.start()
 	s.publish("lobby", numbers(21, 40)...)
 	told = append(told, numbers(21, 40)...)
 	b.awaitLog(told...)
 	s.publish("news", "last")
 	b.awaitLog(append(told, "last")...)
-	b.verify()
+	b.Verify()
 }
 
 func TestTheClientTellsOfAGapBeforeWhatFollows(t *testing.T) {
 	s := startSite(t, 5)
-	b := openTab(t, startBrowser(t), s.url+"/module?room=lobby")
+	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby")
 	b.awaitState("live")
 	s.publish("lobby", "1")
 	b.awaitLog("1")
 	s.stop()
-	b.await("document.body.dataset.state !== 'live'")
+	b.Await("document.body.dataset.state !== 'live'")
 	s.cut.Store(true)
 	s.start()
 	s.publish("lobby", numbers(2, 11)...)
 	s.cut.Store(false)
 	b.awaitLog(append([]string{"1", "gap: trimmed, 5 missed"}, numbers(7, 11)...)...)
-	b.verify()
+	b.Verify()
 }
 
 func TestTheClientGoesAroundWhatHoldsStreamsBack(t *testing.T) {
@@ -114,7 +113,7 @@ func TestTheClientGoesAroundWhatHoldsStreamsBack(t *testing.T) {
 		t.Run(test.way, func(t *testing.T) {
 			s := startSite(t, 1000)
 			s.hold.Store(test.held)
-			b := openTab(t, startBrowser(t), s.url+"/module?room=lobby&patience=500&detour=3000")
+			b := openTab(t, chromium.Profile(t), s, "/module?room=lobby&patience=500&detour=3000")
 			b.awaitWay(test.way)
 			s.publish("lobby", numbers(1, 3)...)
 			b.awaitLog(numbers(1, 3)...)
@@ -127,14 +126,14 @@ func TestTheClientGoesAroundWhatHoldsStreamsBack(t *testing.T) {
 			b.awaitWay("sse")
 			s.publish("lobby", "6")
 			b.awaitLog(numbers(1, 6)...)
-			b.verify()
+			b.Verify()
 		})
 	}
 }
 
 func TestASilentStreamIsTakenForDead(t *testing.T) {
 	s := startSite(t, 1000)
-	b := openTab(t, startBrowser(t), s.url+"/module?room=lobby")
+	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby")
 	b.awaitWay("sse")
 	s.publish("lobby", "1")
 	b.awaitLog("1")
@@ -142,82 +141,79 @@ func TestASilentStreamIsTakenForDead(t *testing.T) {
 	s.publish("lobby", "2")
 	b.awaitLog("1", "2")
 	b.awaitWay("sse")
-	b.verify()
+	b.Verify()
 }
 
 func TestWhoIsHereIsTold(t *testing.T) {
 	s := startSite(t, 1000)
-	if answer, err := s.client.Get(s.upstream().String() + "/rooms/lobby/members"); err != nil {
-		t.Fatal(err)
-	} else if _ = answer.Body.Close(); answer.StatusCode == http.StatusNotFound {
-		t.Skip("this gateway has no presence")
-	}
-	ann := openTab(t, startBrowser(t), s.url+"/module?room=lobby&presence=ann")
+	ann := openTab(t, chromium.Profile(t), s, "/module?room=lobby&presence=ann")
 	ann.awaitState("live")
-	bob := openTab(t, startBrowser(t), s.url+"/module?room=lobby&presence=bob")
+	bob := openTab(t, chromium.Profile(t), s, "/module?room=lobby&presence=bob")
 	bob.awaitState("live")
 	ann.awaitLog("join: bob")
-	if got := evaluate[int](ann, "sluice.members('lobby').then((m) => m.count)"); got != 2 {
+	if got := browsertest.Evaluate[int](ann.Tab, "sluice.members('lobby').then((m) => m.count)"); got != 2 {
 		t.Errorf("%d members are in the room, want 2", got)
 	}
 	left := time.Now()
-	bob.visit(s.url + "/blank")
+	bob.Visit(s.url + "/blank")
 	ann.awaitLog("join: bob", "leave: bob")
 	if took := time.Since(left); took > 8*time.Second {
 		t.Errorf("the leave took %v, as if nobody had said goodbye", took)
 	}
-	ann.verify()
+	ann.Verify()
 }
 
 func TestTabsShareOneStream(t *testing.T) {
 	s := startSite(t, 1000)
-	browser := startBrowser(t)
-	tabs := make([]*tab, 8) // over HTTP/1.1 a browser opens six connections
+	browser := chromium.Profile(t)
+	tabs := make([]*reader, 8) // over HTTP/1.1 a browser opens six connections
 	for i := range tabs {
-		tabs[i] = openTab(t, browser, s.url+"/module?room=lobby")
+		tabs[i] = openTab(t, browser, s, "/module?room=lobby")
 		tabs[i].awaitState("live")
 	}
 	if got := s.streams("lobby"); got != 1 {
 		t.Fatalf("%d tabs have %d streams, want 1", len(tabs), got)
 	}
 	for i, b := range tabs {
-		evaluate[bool](b, fmt.Sprintf("sluice.publish('lobby', '%d').then(() => true)", i+1))
+		browsertest.Evaluate[bool](b.Tab, fmt.Sprintf("sluice.publish('lobby', '%d').then(() => true)", i+1))
 	}
 	for _, b := range tabs {
 		b.awaitLog(numbers(1, 8)...)
 	}
 
-	leads := func(b *tab) bool { return evaluate[string](b, "String(document.body.dataset.leader)") == "true" }
+	leads := func(b *reader) bool {
+		return browsertest.Evaluate[string](b.Tab, "String(document.body.dataset.leader)") == "true"
+	}
 	i := slices.IndexFunc(tabs, leads)
 	if i < 0 {
 		t.Fatal("no tab holds the stream")
 	}
 	leader := tabs[i]
 	tabs = slices.Delete(tabs, i, i+1)
-	leader.visit(s.url + "/blank")
+	leader.Visit(s.url + "/blank")
 	s.publish("lobby", "9")
 	for _, b := range tabs {
 		b.awaitLog(numbers(1, 9)...)
-		b.verify()
+		b.Verify()
 	}
 	s.awaitThat("one stream", func() bool { return s.streams("lobby") == 1 })
 }
 
 func TestTabsOfSeveralRoomsShareOneStream(t *testing.T) {
 	s := startSite(t, 1000)
-	browser := startBrowser(t)
-	first := openTab(t, browser, s.url+"/module?room=lobby")
+	browser := chromium.Profile(t)
+	first := openTab(t, browser, s, "/module?room=lobby")
 	first.awaitState("live")
 	s.publish("lobby", "1")
 	first.awaitLog("1")
-	second := openTab(t, browser, s.url+"/module?room=news,lobby&after=earliest")
+	second := openTab(t, browser, s, "/module?room=news,lobby&after=earliest")
 	second.awaitLog("1")
 	s.awaitThat("the stream has both rooms", func() bool { return s.streams("news") == 1 && s.streams("lobby") == 1 })
 	s.publish("lobby", "2")
 	s.publish("news", "3")
 	first.awaitLog("1", "2")
-	second.await("JSON.parse(document.body.textContent).length === 3")
-	got := evaluate[[]string](second, "JSON.parse(document.body.textContent).sort()")
+	second.Await("JSON.parse(document.body.textContent).length === 3")
+	got := browsertest.Evaluate[[]string](second.Tab, "JSON.parse(document.body.textContent).sort()")
 	if !slices.Equal(got, numbers(1, 3)) {
 		t.Errorf("the second tab was told %q, want 1 to 3", got)
 	}
@@ -226,23 +222,21 @@ func TestTabsOfSeveralRoomsShareOneStream(t *testing.T) {
 
 func TestAReloadKeepsThePlace(t *testing.T) {
 	s := startSite(t, 1000)
-	b := openTab(t, startBrowser(t), s.url+"/module?room=lobby")
+	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby")
 	b.awaitState("live")
 	s.publish("lobby", "1", "2")
 	b.awaitLog("1", "2")
-	b.visit(s.url + "/blank")
+	b.Visit(s.url + "/blank")
 	s.awaitThat("the stream is gone", func() bool { return s.streams("lobby") == 0 })
 	s.publish("lobby", "3", "4")
-	b.visit(s.url + "/module?room=lobby")
+	b.Visit(s.url + "/module?room=lobby")
 	b.awaitLog("3", "4")
 	b.awaitState("live")
-	if err := chromedp.Do(b.ctx, chromedp.Reload()); err != nil {
-		t.Fatal(err)
-	}
+	b.Reload()
 	b.awaitState("live")
 	s.publish("lobby", "5")
 	b.awaitLog("5")
-	b.verify()
+	b.Verify()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.beats) != 2 || s.beats[0] != http.MethodPost {
@@ -266,29 +260,27 @@ func (s *site) kept(room string) []string {
 
 func TestAPublicationArrivesOnceWhateverHappens(t *testing.T) {
 	s := startSite(t, 1000)
-	b := openTab(t, startBrowser(t), s.url+"/module?room=lobby")
+	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby")
 	b.awaitState("live")
 	s.deaf.Store(true)
-	evaluate[bool](b, "(window.receipt = sluice.publish('lobby', 'one'), sluice.publish('lobby', 'two').catch(() => {}), true)")
+	browsertest.Evaluate[bool](b.Tab, "(window.receipt = sluice.publish('lobby', 'one'), sluice.publish('lobby', 'two').catch(() => {}), true)")
 	b.awaitLog("one") // its answer was lost
 	s.stop()
-	b.await("document.body.dataset.state !== 'live'")
+	b.Await("document.body.dataset.state !== 'live'")
 	s.deaf.Store(false)
 	s.start()
-	if id := evaluate[string](b, "receipt.then((r) => r.id)"); !strings.HasSuffix(id, "-1") {
+	if id := browsertest.Evaluate[string](b.Tab, "receipt.then((r) => r.id)"); !strings.HasSuffix(id, "-1") {
 		t.Errorf("the receipt names the position %q, want that of the first event", id)
 	}
 	b.awaitLog("one", "two")
 
 	s.cut.Store(true)
-	evaluate[bool](b, "(sluice.publish('lobby', 'three').catch(() => {}), sluice.publish('lobby', 'four').catch(() => {}), true)")
-	if err := chromedp.Do(b.ctx, chromedp.Reload()); err != nil {
-		t.Fatal(err)
-	}
+	browsertest.Evaluate[bool](b.Tab, "(sluice.publish('lobby', 'three').catch(() => {}), sluice.publish('lobby', 'four').catch(() => {}), true)")
+	b.Reload()
 	s.cut.Store(false)
 	b.awaitLog("three", "four")
 	s.awaitThat("nothing waits to be sent", func() bool {
-		return evaluate[int](b, "Object.keys(localStorage).filter((k) => k.startsWith('sluice:out:')).length") == 0
+		return browsertest.Evaluate[int](b.Tab, "Object.keys(localStorage).filter((k) => k.startsWith('sluice:out:')).length") == 0
 	})
 	if got, want := s.kept("lobby"), []string{"one", "two", "three", "four"}; !slices.Equal(got, want) {
 		t.Errorf("the room has %q, want %q", got, want)
@@ -297,12 +289,12 @@ func TestAPublicationArrivesOnceWhateverHappens(t *testing.T) {
 
 func TestWhatIsRefusedIsTold(t *testing.T) {
 	s := startSite(t, 1000)
-	b := openTab(t, startBrowser(t), s.url+"/module?room=no/room")
+	b := openTab(t, chromium.Profile(t), s, "/module?room=no/room")
 	b.awaitState("denied")
-	if got := evaluate[int](b, "sluice.publish('lobby', 'x', { type: 'NOT A TYPE' }).then(() => 0, (e) => e.status)"); got != http.StatusBadRequest {
+	if got := browsertest.Evaluate[int](b.Tab, "sluice.publish('lobby', 'x', { type: 'NOT A TYPE' }).then(() => 0, (e) => e.status)"); got != http.StatusBadRequest {
 		t.Errorf("publishing with a bad type failed with %d, want 400", got)
 	}
-	b = openTab(t, startBrowser(t), s.url+"/module?room=lobby&after=nonsense")
+	b = openTab(t, chromium.Profile(t), s, "/module?room=lobby&after=nonsense")
 	b.awaitLog("gap: bad_cursor, null missed")
 	b.awaitState("live")
 	s.publish("lobby", "1")
@@ -327,22 +319,22 @@ func TestATokenTravelsWithEachRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := startSite(t, 1000, verifier)
-	b := openTab(t, startBrowser(t), s.url+"/module?room=lobby&token="+token)
+	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby&token="+token)
 	b.awaitWay("sse")
-	evaluate[bool](b, "sluice.publish('lobby', 'hello', { token: '"+token+"' }).then(() => true)")
+	browsertest.Evaluate[bool](b.Tab, "sluice.publish('lobby', 'hello', { token: '"+token+"' }).then(() => true)")
 	b.awaitLog("hello")
-	b.verify()
-	b.visit(s.url + "/module?room=secret&token=" + token)
+	b.Verify()
+	b.Visit(s.url + "/module?room=secret&token=" + token)
 	b.awaitState("denied")
-	b.visit(s.url + "/module?room=lobby")
+	b.Visit(s.url + "/module?room=lobby")
 	b.awaitState("denied")
 }
 
 func TestTheClassicScriptWorks(t *testing.T) {
 	s := startSite(t, 1000)
-	b := openTab(t, startBrowser(t), s.url+"/classic")
+	b := openTab(t, chromium.Profile(t), s, "/classic")
 	b.awaitState("live")
 	s.publish("lobby", "hello")
-	b.await("document.body.textContent === 'hello'")
-	b.verify()
+	b.Await("document.body.textContent === 'hello'")
+	b.Verify()
 }

@@ -73,6 +73,8 @@ export interface SubscribeOptions<T = unknown> extends Access {
   presence?: string;
   /** Where to begin: a cursor, `earliest` or `latest`. If left out, where this tab was before a reload, else `latest`. */
   after?: string;
+  /** Begin so many events back, at most 499; where a reload would go on does not count then. */
+  last?: number;
   /** Only events of these types. */
   types?: string[];
   /**
@@ -111,8 +113,22 @@ export interface Member {
   since: string;
 }
 
+/** What was published and has no answer yet. */
+export interface Pending {
+  key: string;
+  room: string;
+  type: string;
+  data: unknown;
+  /** When it was published, in milliseconds since 1970. */
+  at: number;
+  /** What `publish` has promised, or would have, had the page not been loaded anew. */
+  answer: Promise<Receipt>;
+}
+
 export interface Subscription {
   close(): void;
+  /** Try at once what would be tried later. */
+  retry(): void;
   /** What comes after the last event shown: give it to `after`. Empty until the first answer. */
   readonly cursor: string;
   /** Id of the stream, for `exclude`. */
@@ -123,6 +139,9 @@ export function subscribe<T = unknown>(rooms: string | string[], options?: Subsc
 
 /** Data that is a string is sent as text, anything else as JSON. Fails with an Error that has a `status` where the gateway refused. */
 export function publish(room: string, data: unknown, options?: PublishOptions): Promise<Receipt>;
+
+/** What waits for its answer, in the order in which it is sent, also from before a reload. */
+export function pending(options?: Access): Promise<Pending[]>;
 
 /** Members are left out where they are too many. */
 export function members(room: string, options?: Access): Promise<{ room: string; count: number; members?: Member[] }>;

@@ -220,7 +220,9 @@ class Source {
   async poll(abort) {
     for (let first = true; first || Date.now() < this.detour; first = false) {
       this.alarm.set(40_000, () => abort.abort(AGAIN));
-      const got = await page(this.o, this.rooms, { after: cursorOf(this.at), wait: !first && Math.ceil(Math.min(20_000, this.detour - Date.now()) / 1000) }, abort.signal);
+      const got = await page(this.o, this.rooms, {
+        after: cursorOf(this.at), presence: this.o.presence, wait: !first && Math.ceil(Math.min(20_000, this.detour - Date.now()) / 1000),
+      }, abort.signal);
       if (abort.signal.aborted) return;
       this.tries = 0;
       this.polled = true;
@@ -304,16 +306,22 @@ class Group {
     this.hear(m);
   }
 
-  hear({ item, state, at, who, want, bye, tick }) {
+  nudge() { this.spread({ nudge: true }); }
+
+  hear({ item, state, at, who, want, bye, tick, nudge }) {
     if (state) this.state = state;
+    if (nudge || state?.state === 'live') eachBox((alarm) => alarm.ring());
     for (const r of this.readers) {
       if (item) r.take(item);
       if (state) r.show();
       if (at) r.compare(at);
+      if (tick) r.alarm.check();
+      if (nudge) r.alarm.ring();
     }
     if (who) this.want();
     if (!this.source) return;
     if (tick) this.source.alarm.check();
+    if (nudge) this.source.nudge();
     if (want) this.wanted(want);
     if (bye) this.lost(bye);
   }
@@ -355,7 +363,7 @@ function groupOf(o) {
 class Reader {
   constructor(o, rooms) {
     Object.assign(this, { o, rooms, at: {}, seen: {}, alarm: new Alarm(), key: `sluice:at:${o.url}|${rooms}` });
-    this.from = o.after ?? (attempt(() => sessionStorage.getItem(this.key)) || 'latest');
+    this.from = o.after ?? (o.last ? '' : attempt(() => sessionStorage.getItem(this.key)) || 'latest');
     this.join();
   }
 
@@ -390,7 +398,7 @@ class Reader {
     for (let tries = 0, more = true; more && !this.closed;) {
       const after = this.ready ? cursorOf(this.at) : this.from;
       try {
-        const got = await page(this.o, this.rooms, { after });
+        const got = await page(this.o, this.rooms, { after, ...(!after && { limit: this.o.last }) });
         if (this.closed) return;
         for (const item of itemsOf(got, this.rooms)) this.accept(item);
         this.ready = true;
@@ -404,7 +412,9 @@ class Reader {
           this.deny(err);
           return;
         } else {
-          await new Promise((done) => this.alarm.set(Math.max(err.wait || 0, backoff(tries++)), done));
+          const pause = Math.max(err.wait || 0, backoff(tries++));
+          if (!this.ready) call(this.o.onState, { state: navigator.onLine ? 'reconnecting' : 'offline', until: Date.now() + pause });
+          await new Promise((done) => this.alarm.set(pause, done));
         }
       }
     }
@@ -489,11 +499,14 @@ const outboxes = new Map();
 const OUT = 'sluice:out:';
 const stored = (key, value) => attempt(() => (value ? localStorage.setItem(OUT + key, JSON.stringify(value)) : localStorage.removeItem(OUT + key)));
 
+// promised gives an item the promise of its answer, which belongs to this tab and is not stored.
+const promised = (item) => Object.assign(item, { answer: new Promise((done, fail) => Object.assign(item, { done, fail })) });
+
 class Outbox {
   constructor(o) {
     Object.assign(this, { o, items: [], alarm: new Alarm() });
     live();
-    this.adopt();
+    this.adopted = this.adopt();
   }
 
   // adopt takes over what tabs that are gone have not had answered. Twice does no harm: the key is the same.
@@ -501,18 +514,18 @@ class Outbox {
     const { held = [] } = await navigator.locks?.query() ?? {};
     const tabs = new Set(held.map((l) => l.name.slice(11)));
     const found = attempt(() => Object.entries(localStorage).filter(([k]) => k.startsWith(OUT)).map(([, v]) => JSON.parse(v))) ?? [];
-    this.items.unshift(...found.filter((i) => i.url === this.o.url && i.tab !== TAB && !tabs.has(i.tab)).sort((a, b) => a.at - b.at));
+    const left = found.filter((i) => i.url === this.o.url && i.tab !== TAB && !tabs.has(i.tab)).sort((a, b) => a.at - b.at);
+    for (const item of left) promised(item).answer.catch(() => {}); // nobody may ask
+    this.items.unshift(...left);
     this.run();
   }
 
-  add(item) {
-    return new Promise((done, fail) => {
-      if (this.items.length >= QUEUE) throw new Error('too many events wait');
-      this.items.push(item);
-      stored(item.key, item); // without done and fail, which belong to this tab
-      Object.assign(item, { done, fail });
-      this.run();
-    });
+  async add(item) {
+    if (this.items.length >= QUEUE) throw new Error('too many events wait');
+    stored(item.key, item);
+    this.items.push(promised(item));
+    this.run();
+    return item.answer;
   }
 
   async run() {
@@ -528,7 +541,7 @@ class Outbox {
 
   // deliver makes one attempt and returns how long to wait before the next.
   async deliver(item, tries) {
-    const { done, fail, ...plain } = item;
+    const { done, fail, answer, ...plain } = item;
     const end = (settle, value) => {
       this.items.splice(this.items.indexOf(item), 1);
       stored(item.key);
@@ -564,7 +577,12 @@ export function subscribe(rooms, given) {
   const o = options(given);
   outboxOf(o);
   const reader = new Reader(o, [...new Set([rooms].flat())].sort());
-  return { close: () => reader.close(), get cursor() { return cursorOf(reader.at); }, get stream() { return reader.group.state.stream; } };
+  return {
+    close: () => reader.close(),
+    retry: () => reader.group.nudge(),
+    get cursor() { return cursorOf(reader.at); },
+    get stream() { return reader.group.state.stream; },
+  };
 }
 
 let count = 0; // keeps in order what is published within a millisecond
@@ -578,6 +596,15 @@ export function publish(room, data, given = {}) {
   return o.ephemeral ? sent(o, item) : outboxOf(o).add(item);
 }
 
+/** pending gives what was published and is not answered yet, also before a reload. */
+export const pending = async (given) => {
+  const box = outboxOf(options(given));
+  await box.adopted;
+  return box.items.map(({ key, room, query, type, body, at, answer }) => ({
+    key, room, type: query.type ?? 'message', data: type === 'text/plain' ? body : JSON.parse(body), at, answer,
+  }));
+};
+
 /** members tells who is in a room. */
 export const members = (room, given) => json(options(given), pathOf(room, 'members'), {});
 
@@ -587,17 +614,14 @@ const each = (f) => { for (const g of groups.values()) f(g); };
 const eachBox = (f) => { for (const box of outboxes.values()) f(box.alarm); };
 const wake = () => {
   if (document.visibilityState !== 'visible') return;
-  each((g) => {
-    g.send({ tick: true });
-    g.hear({ tick: true });
-  });
+  each((g) => g.spread({ tick: true }));
   eachBox((alarm) => alarm.check());
 };
 
 setInterval(wake, 5000);
 addEventListener('visibilitychange', wake, true);
 addEventListener('online', () => {
-  each((g) => g.source?.nudge());
+  each((g) => g.nudge());
   eachBox((alarm) => alarm.ring());
 });
 addEventListener('pagehide', () => {

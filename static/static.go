@@ -2,9 +2,9 @@
 // of one's own, and the demo chat, a page that needs nothing but the public
 // HTTP surface every other client uses.
 //
-//	GET /                  index.html, the chat of the room in ?room=
-//	GET /chat.css          how it looks
-//	GET /chat.js           how it works: one ES module, no dependency, no build step
+//	GET /                  chat/index.html, the chat of the room in ?room=
+//	GET /chat/main.js      how it works, with the modules beside it; no dependency, no build step
+//	GET /chat/chat.css     how it looks
 //	GET /icon.svg          the icon
 //	GET /sluice.js         the browser client, an ES module (docs/client.md)
 //	GET /sluice.global.js  the same as a classic script, which makes a global sluice
@@ -33,14 +33,25 @@ import (
 	"time"
 )
 
-//go:embed index.html chat.css chat.js icon.svg sluice.js sluice.d.ts
+//go:embed chat icon.svg sluice.js sluice.d.ts
 var files embed.FS
 
 // assets says what is served where.
 var assets = []asset{
-	{path: "/", file: "index.html", contentType: "text/html; charset=utf-8"},
-	{path: "/chat.css", file: "chat.css", contentType: "text/css; charset=utf-8"},
-	{path: "/chat.js", file: "chat.js", contentType: "text/javascript; charset=utf-8"},
+	{path: "/", file: "chat/index.html", contentType: "text/html; charset=utf-8"},
+	{path: "/chat/chat.css", file: "chat/chat.css", contentType: "text/css; charset=utf-8"},
+	{path: "/chat/compose.js", file: "chat/compose.js", contentType: "text/javascript; charset=utf-8"},
+	{path: "/chat/conversation.js", file: "chat/conversation.js", contentType: "text/javascript; charset=utf-8"},
+	{path: "/chat/dom.js", file: "chat/dom.js", contentType: "text/javascript; charset=utf-8"},
+	{path: "/chat/event.js", file: "chat/event.js", contentType: "text/javascript; charset=utf-8"},
+	{path: "/chat/history.js", file: "chat/history.js", contentType: "text/javascript; charset=utf-8"},
+	{path: "/chat/main.js", file: "chat/main.js", contentType: "text/javascript; charset=utf-8"},
+	{path: "/chat/message.js", file: "chat/message.js", contentType: "text/javascript; charset=utf-8"},
+	{path: "/chat/people.js", file: "chat/people.js", contentType: "text/javascript; charset=utf-8"},
+	{path: "/chat/place.js", file: "chat/place.js", contentType: "text/javascript; charset=utf-8"},
+	{path: "/chat/side.js", file: "chat/side.js", contentType: "text/javascript; charset=utf-8"},
+	{path: "/chat/status.js", file: "chat/status.js", contentType: "text/javascript; charset=utf-8"},
+	{path: "/chat/unread.js", file: "chat/unread.js", contentType: "text/javascript; charset=utf-8"},
 	{path: "/icon.svg", file: "icon.svg", contentType: "image/svg+xml"},
 	{path: "/sluice.js", file: "sluice.js", contentType: "text/javascript; charset=utf-8", become: lean, shared: true},
 	{path: "/sluice.global.js", file: "sluice.js", contentType: "text/javascript; charset=utf-8", become: classic, shared: true},

@@ -1,10 +1,13 @@
 package static
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,9 +15,27 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/net/html"
+
+	"sluice/static/browsertest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// chromium is the browser of all tests here that need one.
+var chromium browsertest.Chromium
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	code := m.Run()
+	err := chromium.Stop()
+	if code != 0 {
+		return code
+	}
+	if err := errors.Join(err, goleak.Find()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
 
 // ask sends a request to the handler and returns the answer with its body read.
 func ask(t *testing.T, method, path string, header ...string) (*http.Response, string) {
@@ -35,14 +56,16 @@ func ask(t *testing.T, method, path string, header ...string) (*http.Response, s
 
 func TestEveryPathIsServedWithItsType(t *testing.T) {
 	types := map[string]string{
-		"/":         "text/html; charset=utf-8",
-		"/chat.css": "text/css; charset=utf-8",
-		"/chat.js":  "text/javascript; charset=utf-8",
-		"/icon.svg": "image/svg+xml",
+		"/":              "text/html; charset=utf-8",
+		"/chat/chat.css": "text/css; charset=utf-8",
+		"/icon.svg":      "image/svg+xml",
 
 		"/sluice.js":        "text/javascript; charset=utf-8",
 		"/sluice.global.js": "text/javascript; charset=utf-8",
 		"/sluice.d.ts":      "text/plain; charset=utf-8",
+	}
+	for _, path := range modules() {
+		types[path] = "text/javascript; charset=utf-8"
 	}
 	for _, path := range Paths() {
 		answer, body := ask(t, http.MethodGet, path)
@@ -76,7 +99,7 @@ func TestTheQueryIsForThePage(t *testing.T) {
 }
 
 func TestOtherPathsAndMethodsAreRefused(t *testing.T) {
-	for _, path := range []string{"/index.html", "/static.go", "/chat.js/", "/../chat.js", "/rooms", "//"} {
+	for _, path := range []string{"/index.html", "/static.go", "/chat/main.js/", "/chat/", "/../icon.svg", "/rooms", "//"} {
 		if answer, _ := ask(t, http.MethodGet, path); answer.StatusCode != http.StatusNotFound {
 			t.Errorf("GET %s: status %d, want 404", path, answer.StatusCode)
 		}
@@ -181,11 +204,51 @@ func TestThePageAsksForNothingElse(t *testing.T) {
 	}
 }
 
+// modules are the paths of the chat's scripts.
+func modules() []string {
+	return slices.DeleteFunc(Paths(), func(path string) bool { return !strings.HasPrefix(path, "/chat/") || !strings.HasSuffix(path, ".js") })
+}
+
+// script is all of the chat's scripts.
+func script(t *testing.T) string {
+	t.Helper()
+	var all strings.Builder
+	for _, path := range modules() {
+		_, body := ask(t, http.MethodGet, path)
+		all.WriteString(body)
+	}
+	return all.String()
+}
+
+func TestEachModuleIsServedAndUsed(t *testing.T) {
+	entries, err := files.ReadDir("chat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	imported := regexp.MustCompile(`from '\./([a-z]+\.js)'`).FindAllStringSubmatch(script(t), -1)
+	for _, e := range entries {
+		name := e.Name()
+		if !strings.HasSuffix(name, ".js") {
+			continue
+		}
+		if !slices.Contains(modules(), "/chat/"+name) {
+			t.Errorf("%s is embedded and not served", name)
+		}
+		if used := func(m []string) bool { return m[1] == name }; name != "main.js" && !slices.ContainsFunc(imported, used) {
+			t.Errorf("%s is used by no other module", name)
+		}
+	}
+	for _, m := range imported {
+		if !slices.Contains(modules(), "/chat/"+m[1]) {
+			t.Errorf("%s is imported and not served", m[1])
+		}
+	}
+}
+
 func TestTheScriptMakesNoMarkup(t *testing.T) {
-	_, script := ask(t, http.MethodGet, "/chat.js")
-	sinks := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|setHTMLUnsafe|document\.write|srcdoc|createContextualFragment|DOMParser|\beval\b|new Function|cssText|\bimport\b`)
-	if found := sinks.FindAllString(script, -1); found != nil {
-		t.Errorf("chat.js uses %q; text from a room must only become text", found)
+	sinks := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|setHTMLUnsafe|document\.write|srcdoc|createContextualFragment|DOMParser|\beval\b|new Function|cssText|\bimport\s*\(`)
+	if found := sinks.FindAllString(script(t), -1); found != nil {
+		t.Errorf("the chat uses %q; text from a room must only become text", found)
 	}
 }
 
@@ -199,10 +262,9 @@ func TestTheScriptFindsItsElements(t *testing.T) {
 		}
 		ids[id] = true
 	}
-	_, script := ask(t, http.MethodGet, "/chat.js")
-	for _, m := range regexp.MustCompile(`byId\('([^']+)'\)`).FindAllStringSubmatch(script, -1) {
+	for _, m := range regexp.MustCompile(`byId\('([^']+)'\)`).FindAllStringSubmatch(script(t), -1) {
 		if !ids[m[1]] {
-			t.Errorf("chat.js looks for #%s, which is not in the page", m[1])
+			t.Errorf("the chat looks for #%s, which is not in the page", m[1])
 		}
 	}
 }
@@ -221,22 +283,6 @@ func TestFieldsAndButtonsHaveNames(t *testing.T) {
 		}
 		if class := attribute(e, "class"); e.Data == "button" && strings.Contains(class, "icon") && attribute(e, "aria-label") == "" {
 			t.Errorf("%s shows an icon only and has no name", e)
-		}
-	}
-}
-
-// TestHooksOfBrowserTestsStand: other tests drive the page by these.
-func TestHooksOfBrowserTestsStand(t *testing.T) {
-	_, page := ask(t, http.MethodGet, "/")
-	for _, id := range []string{"composer", "send", "messages", "name", "state", "room", "go", "rooms", "banner", "reconnect", "older", "start", "jump", "hints", "menu", "empty", "share"} {
-		if !strings.Contains(page, `data-testid="`+id+`"`) {
-			t.Errorf("the page has no element with the test id %q", id)
-		}
-	}
-	_, script := ask(t, http.MethodGet, "/chat.js")
-	for _, id := range []string{"message", "text", "sender", "gap", "retry", "discard", "copy"} {
-		if !strings.Contains(script, `testid: '`+id+`'`) && !strings.Contains(script, `testid = '`+id+`'`) {
-			t.Errorf("chat.js makes no element with the test id %q", id)
 		}
 	}
 }

@@ -18,10 +18,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/chromedp"
 	"github.com/goccy/go-yaml"
 
 	"sluice/fanout/redistest"
+	"sluice/static/browsertest"
 )
 
 // These tests run what stands in docs/examples, as it stands there.
@@ -113,11 +113,11 @@ func TestExampleCountsVisitsLive(t *testing.T) {
 	t.Cleanup(site.Close)
 	gateway = startNode(t, "", "--cors-origin", site.URL).url
 
-	browser := startBrowser(t)
-	first := openTab(t, browser, "first", site.URL+"/", site.URL+"/favicon.ico")
-	total := func(b *tab, n int) {
+	browser := browsertest.Start(t)
+	first := browser.Open(t, "first", site.URL+"/", site.URL+"/favicon.ico")
+	total := func(b *browsertest.Tab, n int) {
 		t.Helper()
-		b.await(fmt.Sprintf("it counts %d visits", n), fmt.Sprintf(`document.querySelector('#total').textContent === '%d'`, n))
+		b.Await(fmt.Sprintf(`document.querySelector('#total').textContent === '%d'`, n))
 	}
 	total(first, 1)
 	typed := regexp.MustCompile(`(?m)^    (curl .*)$`).FindStringSubmatch(page)[1]
@@ -127,19 +127,17 @@ func TestExampleCountsVisitsLive(t *testing.T) {
 	}
 	total(first, 3)
 	curl(t, "-H", "Content-Type: application/json", "-d", `{"page":"<img src=x>"}`, gateway+"/rooms/visits/events?type=visit")
-	second := openTab(t, browser, "second", site.URL+"/", site.URL+"/favicon.ico")
+	second := browser.Open(t, "second", site.URL+"/", site.URL+"/favicon.ico")
 	total(second, 5)
 	total(first, 5)
-	if err := chromedp.Do(first.ctx, chromedp.Reload()); err != nil {
-		t.Fatal(err)
-	}
+	first.Reload()
 	total(first, 5) // a reload is no visit
 	const rows = `[...document.querySelectorAll('#pages tr')].map((row) => row.innerText.replace('\t', ' ')).sort().join()`
-	if got := first.evaluate(rows); got != `"/ 2,/prices 2,<img src=x> 1"` {
+	if got := browsertest.Evaluate[string](first, rows); got != `/ 2,/prices 2,<img src=x> 1` {
 		t.Errorf("the page shows %s", got)
 	}
-	for _, b := range []*tab{first, second} {
-		b.verify()
+	for _, b := range []*browsertest.Tab{first, second} {
+		b.Verify()
 	}
 }
 
