@@ -43,6 +43,12 @@ func TestEveryPathIsServedWithItsType(t *testing.T) {
 		"/sluice.js":        "text/javascript; charset=utf-8",
 		"/sluice.global.js": "text/javascript; charset=utf-8",
 		"/sluice.d.ts":      "text/plain; charset=utf-8",
+
+		"/dashboard":           "text/html; charset=utf-8",
+		"/dashboard.css":       "text/css; charset=utf-8",
+		"/dashboard.js":        "text/javascript; charset=utf-8",
+		"/dashboard-charts.js": "text/javascript; charset=utf-8",
+		"/dashboard-room.js":   "text/javascript; charset=utf-8",
 	}
 	for _, path := range Paths() {
 		answer, body := ask(t, http.MethodGet, path)
