@@ -7,7 +7,7 @@
 // itself, and says in words what it shows.
 
 const SVG = 'http://www.w3.org/2000/svg';
-const PAD = { top: 10, right: 6, bottom: 18, left: 6 };
+const PAD = { top: 16, right: 6, bottom: 18, left: 6 };
 
 /** el makes an element. Children that are strings become text, never markup. */
 export function el(tag, { dataset = {}, attrs = {}, ...props } = {}, ...children) {
@@ -60,7 +60,7 @@ export function spark(svg, values) {
   const top = Math.max(1e-9, ...values.filter((v) => v !== null)) * 1.1;
   const at = (v, i) => `${(i / (values.length - 1) * w).toFixed(1)} ${(h - 1 - v / top * (h - 2)).toFixed(1)}`;
   const [wash, line] = svg.children;
-  line.setAttribute('d', runs(values).map((run) => `M${run.map(([i, v]) => at(v, i)).join('L')}`).join(''));
+  line.setAttribute('d', runs(values).map((run) => `M${run.map(([i, v]) => at(v, i)).join('L')}h0`).join(''));
   wash.setAttribute('d', runs(values).map((run) => `M${run.map(([i, v]) => at(v, i)).join('L')}L${at(0, run.at(-1)[0])}L${at(0, run[0][0])}Z`).join(''));
 }
 
@@ -86,8 +86,9 @@ class Chart {
     this.svg = shape('svg', { role: 'img', tabindex: 0 });
     this.grid = shape('g', { class: 'grid' });
     this.marks = shape('g');
+    this.labels = shape('g', { class: 'labels' });
     this.cursor = shape('g', { class: 'cursor' });
-    this.svg.append(this.grid, this.marks, this.cursor);
+    this.svg.append(this.grid, this.marks, this.labels, this.cursor);
     this.figure = el('figure', { className: 'chart card', dataset: { testid: `chart-${id}`, points: '0' } },
       el('figcaption', {}, el('span', { textContent: title }), this.now), this.legend, this.svg);
     new ResizeObserver(([box]) => {
@@ -159,12 +160,13 @@ class Chart {
       t.textContent = m ? `−${m} min` : 'now';
       if (m === minutes || m === 0 || this.width > 260) words.push(t);
     }
-    this.grid.replaceChildren(...lines, ...words);
+    this.grid.replaceChildren(...lines);
+    this.labels.replaceChildren(...words);
   }
 
   layer({ tone, low, high }) {
     if (this.kind === 'bar') return [shape('path', { class: `bar ${tone}`, d: this.barPath(low, high) })];
-    const line = shape('path', { class: `line ${tone}`, d: runs(high).map((run) => `M${run.map(([i, v]) => `${this.x(i).toFixed(1)} ${this.y(v).toFixed(1)}`).join('L')}`).join('') });
+    const line = shape('path', { class: `line ${tone}`, d: runs(high).map((run) => `M${run.map(([i, v]) => `${this.x(i).toFixed(1)} ${this.y(v).toFixed(1)}`).join('L')}h0`).join('') }); // h0: a value alone is a dot
     if (!low) return [line];
     const area = runs(high).map((run) => {
       const up = run.map(([i, v]) => `${this.x(i).toFixed(1)} ${this.y(v).toFixed(1)}`);

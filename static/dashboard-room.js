@@ -71,7 +71,7 @@ export class Inspector {
     this.turn = (this.turn ?? 0) + 1; // what was asked for another room is not shown
     this.live?.close();
     this.live = null;
-    this.key = null;
+    this.key = this.newest = null;
     if (location.hash) history.replaceState(null, '', location.pathname + location.search);
   }
 
@@ -114,7 +114,10 @@ export class Inspector {
     this.scroll.scrollTop = this.scroll.scrollHeight;
     this.live = subscribe(this.room, {
       after: page.next, share: false, token: this.token(),
-      onEvent: (ev) => this.show(this.row(ev)),
+      onEvent: (ev) => {
+        this.show(this.row(ev));
+        this.grew(ev.id);
+      },
       onGap: (gap) => this.show(this.gap(gap)),
       onState: ({ state }) => state !== 'closed' && this.state(state),
     });
@@ -158,12 +161,11 @@ export class Inspector {
   row({ id, type, from, at, data }) {
     const time = new Date(at);
     return el('li', { dataset: { testid: 'event', ...(id && { id }) } },
-      el('p', { className: 'line' },
-        el('time', { dateTime: at, title: at, textContent: time.toLocaleTimeString() }),
-        type === 'message' ? '' : el('span', { className: 'tag', textContent: type }),
-        from ? el('bdi', { textContent: from }) : '',
-        el('span', { className: 'number', title: id ?? 'kept nowhere', textContent: id ? id.split('-')[1] : 'ephemeral' })),
-      el('pre', { dataset: { testid: 'event-data' }, textContent: wordsOf(data) || '(empty)' }));
+      el('time', { dateTime: at, title: at, textContent: time.toLocaleTimeString() }),
+      el('div', {},
+        el('p', { className: 'line' }, ...type === 'message' ? [] : [el('span', { className: 'tag', textContent: type })], ...from ? [el('bdi', { textContent: from })] : []),
+        el('pre', { dataset: { testid: 'event-data' }, textContent: wordsOf(data) || '(empty)' })),
+      el('span', { className: 'number', title: id ?? 'kept nowhere', textContent: id ? split(id) : 'ephemeral' }));
   }
 
   gap({ missed, reason }) {
@@ -179,12 +181,16 @@ export class Inspector {
     const kept = about.value ? Math.max(0, split(head) - split(oldest) + 1) : '–';
     const facts = [['Streams', streams ?? '–'], ['Newest event', about.value ? split(head) : '–'], ['Kept', kept]];
     byId('facts').replaceChildren(...facts.map(([name, value]) => el('div', {}, el('dt', { textContent: name }), el('dd', { textContent: value }))));
+    this.newest = byId('facts').children[1].lastChild;
     byId('members-count').textContent = who.value?.count ?? '–';
     const list = who.value?.members ?? [];
     byId('members').replaceChildren(...list.map(({ user, streams: n, since }) => el('li', { title: `since ${new Date(since).toLocaleString()}` },
       el('bdi', { textContent: user }), el('span', { textContent: n === 1 ? '1 stream' : `${n} streams` }))));
     if (!list.length) byId('members').append(el('li', { className: 'none', textContent: who.value?.count ? 'Too many to name' : 'Nobody is present' }));
   }
+
+  // grew counts on what learn has asked for.
+  grew(id) { if (id && this.newest) this.newest.textContent = Math.max(split(id), Number(this.newest.textContent) || 0); }
 
   // publish sends once. After a failure the same key goes again, so that it is there once.
   async publish(e) {

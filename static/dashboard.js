@@ -1,7 +1,7 @@
 // The dashboard: all nodes of a gateway, from one stream.
 //
-//	/sluice.js: room @stats ─→ Node.take: samples of five minutes, for each node
-//	each second             ─→ cells: which sample counts in which second ─→ charts, tables, totals
+//	/sluice.js: room @stats ─→ Node.take (dashboard-nodes.js)
+//	each second             ─→ Node.cells ─→ charts (dashboard-charts.js), tables, totals
 //	a click on a room       ─→ Inspector (dashboard-room.js)
 //
 // Nothing is asked for again and again: each node says once a second how it
@@ -10,20 +10,10 @@
 
 import { subscribe } from '/sluice.js';
 import { Board, bytes, count, el, millis, rate, spark } from '/dashboard-charts.js';
+import { byId, clock, judge, most, nameOf, Node, nodeOf, nodes, put, say, SILENT, span, sum, WINDOW } from '/dashboard-nodes.js';
 import { Inspector } from '/dashboard-room.js';
 
-const minutes = Number(new URLSearchParams(location.search).get('minutes')) || 5;
-const WINDOW = 60 * Math.min(15, Math.max(1, Math.round(minutes))); // seconds on screen
-const HOLD = 3_000; // a sample counts until the next one comes, but no longer
-const SILENT = 5_000;
-const GONE = 60_000;
-const TONES = 8;
 const TOP = 10; // rooms listed
-
-const byId = (id) => document.getElementById(id);
-const clock = (t) => new Date(t).toLocaleTimeString();
-const sum = (list) => list.reduce((a, b) => a + b, 0);
-const most = (list) => (list.length ? Math.max(...list) : null);
 
 // tab is sessionStorage, where the browser lets us: a token and the charts outlive a reload, and nothing else.
 const tab = {
@@ -34,96 +24,6 @@ const tab = {
     try { sessionStorage.setItem(`sluice.dashboard.${name}`, JSON.stringify(value)); } catch { /* full, or forbidden */ }
   },
 };
-
-function say(text) { byId('said').textContent = text; }
-
-function span(ms) {
-  const s = Math.max(0, Math.floor(ms / 1000));
-  if (s < 60) return `${s} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} min`;
-  return s < 172_800 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86_400)} d`;
-}
-
-// put changes a text only if it is another, so that nothing is drawn or read again for nothing.
-function put(node, text) { if (node.textContent !== String(text)) node.textContent = text; }
-
-// ---- nodes --------------------------------------------------------------------------------
-
-class Node {
-  constructor(id, tone, samples = []) {
-    Object.assign(this, { id, tone, samples, report: null, state: 'serving' });
-  }
-
-  // take keeps what a report says, by when it came: clocks of nodes may differ.
-  take(report, t) {
-    const before = this.samples.at(-1);
-    const near = before && t - before.t < 10_000 ? before : null;
-    const total = (counts) => sum(Object.values(counts));
-    const { redis, publish_ms: publish, delivery_ms: delivery } = report;
-    const s = {
-      t, streams: report.streams, waiting: report.waiting, rooms: report.rooms, members: report.members,
-      in: report.published.rate, out: report.delivered.rate, bytes: report.bytes.rate,
-      p: [publish.count, publish.p50, publish.p99], d: [delivery.count, delivery.p50, delivery.p99],
-      lag: redis && !redis.down_since ? redis.lag_ms : null, down: redis && (redis.down_since || redis.up < redis.servers) ? 1 : 0,
-      all: [total(report.gaps), total(report.limits), report.catch_ups],
-    };
-    s.more = s.all.map((n, i) => Math.max(0, n - (near?.all[i] ?? n)));
-    this.samples.push(s);
-    while (this.samples[0].t < t - 1000 * (WINDOW + 5)) this.samples.shift();
-    this.report = report;
-  }
-
-  get last() { return this.samples.at(-1)?.t ?? 0; }
-
-  // cells gives, for each second up to end, the sample that counts then, and what is new in it.
-  cells(end) {
-    this.cell = new Array(WINDOW).fill(null);
-    this.more = this.cell.map(() => [0, 0, 0]);
-    let next = 0;
-    let at = null;
-    for (let i = 0; i < WINDOW; i++) {
-      const t = end - 1000 * (WINDOW - 1 - i);
-      for (; next < this.samples.length && this.samples[next].t <= t; next++) {
-        at = this.samples[next];
-        if (t - at.t < 1000) this.more[i] = this.more[i].map((n, k) => n + at.more[k]);
-      }
-      if (at && t - at.t < HOLD) this.cell[i] = at;
-    }
-  }
-
-  values(name) { return this.cell.map((s) => s && s[name]); }
-}
-
-const nodes = new Map(); // by id, also those that are gone, as long as the charts show them
-
-function nodeOf(id) {
-  if (!nodes.has(id)) {
-    const taken = new Set([...nodes.values()].map((n) => n.tone));
-    let tone = 0;
-    while (taken.has(tone) && tone < TONES - 1) tone++;
-    nodes.set(id, new Node(id, taken.has(tone) ? nodes.size % TONES : tone));
-  }
-  return nodes.get(id);
-}
-
-// judge says how a node stands. Our own stream must have been there to hear it.
-function judge(node, now) {
-  const quiet = now - Math.max(node.last, liveSince || now);
-  let state = node.report?.state ?? 'gone';
-  if (state === 'ended' || quiet > GONE) state = 'gone';
-  else if (quiet > SILENT) state = 'silent';
-  else if (node.report?.redis?.down_since) state = 'no Redis';
-  if (state === node.state) return;
-  const back = node.state === 'silent' || node.state === 'gone';
-  if (state !== 'serving' || back) say(`Node ${nameOf(node)}: ${state === 'serving' ? 'is back' : state}`);
-  node.state = state;
-}
-
-function nameOf(node) {
-  const { name, id } = node.report.node;
-  const twice = [...nodes.values()].some((n) => n !== node && n.state !== 'gone' && n.report?.node.name === name);
-  return twice || !name ? `${name || 'node'} ${id.slice(0, 4).toLowerCase()}` : name;
-}
 
 // ---- charts and totals --------------------------------------------------------------------
 
@@ -239,7 +139,7 @@ function drawNodes(listed, now) {
     row.dataset.state = node.state;
     row.dataset.name = node.report.node.name;
     put(name, nameOf(node));
-    put(about, `up ${span(now - Date.parse(node.report.node.started))}${node.report.node.version ? `, ${node.report.node.version.split(' ')[0]}` : ''}`);
+    put(about, `up ${span(now - Date.parse(node.report.node.started))}${/^v/.test(node.report.node.version) ? `, ${node.report.node.version.split(' ')[0]}` : ''}`);
     put(state, node.state === 'silent' ? `silent for ${span(now - node.last)}` : node.state);
     const sample = node.samples.at(-1);
     columns.slice(2).forEach(([, value, line], i) => {
@@ -264,7 +164,7 @@ let sortBy = 'rate';
 function hearRooms(listed, end) {
   const seen = new Map();
   for (const node of listed) {
-    if (end - node.last > HOLD) continue;
+    if (end - node.last > SILENT) continue;
     for (const { room, rate: r, streams, members } of node.report.busiest) {
       const s = seen.get(room) ?? { rate: 0, streams: 0, members: 0 };
       seen.set(room, { rate: Math.max(s.rate, r), streams: s.streams + streams, members: s.members + members });
@@ -322,7 +222,7 @@ function tick() {
   const now = Date.now();
   const end = board.end = now - now % 1000;
   for (const [id, node] of nodes) {
-    if (node.report) judge(node, now);
+    if (node.report) judge(node, now, liveSince);
     if (end - node.last > 1000 * WINDOW && node.state === 'gone') nodes.delete(id);
   }
   if (document.hidden) return;

@@ -12,7 +12,7 @@ import (
 )
 
 // dashboardScripts are what the dashboard consists of, besides the client.
-var dashboardScripts = []string{"/dashboard.js", "/dashboard-charts.js", "/dashboard-room.js"}
+var dashboardScripts = []string{"/dashboard.js", "/dashboard-charts.js", "/dashboard-nodes.js", "/dashboard-room.js"}
 
 // dashboardElements returns the start tags of the dashboard.
 func dashboardElements(t *testing.T) []html.Token {

@@ -10,8 +10,9 @@
 //	GET /sluice.global.js  the same as a classic script, which makes a global sluice
 //	GET /sluice.d.ts       its types
 //	GET /dashboard         dashboard.html, all nodes live, for operators; with
-//	                       dashboard.css, dashboard.js (what nodes report),
-//	                       dashboard-charts.js and dashboard-room.js (a room)
+//	                       dashboard.css, dashboard.js, and its parts
+//	                       dashboard-nodes.js (what nodes report),
+//	                       dashboard-charts.js and dashboard-room.js (one room)
 //
 // Both forms of the client come from one source when the gateway starts,
 // without its comments (client.go). Pages of other origins may load it, where
@@ -37,7 +38,7 @@ import (
 )
 
 //go:embed index.html chat.css chat.js icon.svg sluice.js sluice.d.ts
-//go:embed dashboard.html dashboard.css dashboard.js dashboard-charts.js dashboard-room.js
+//go:embed dashboard.html dashboard.css dashboard.js dashboard-charts.js dashboard-nodes.js dashboard-room.js
 var files embed.FS
 
 // assets says what is served where.
@@ -53,6 +54,7 @@ var assets = []asset{
 	{path: "/dashboard.css", file: "dashboard.css", contentType: "text/css; charset=utf-8"},
 	{path: "/dashboard.js", file: "dashboard.js", contentType: "text/javascript; charset=utf-8"},
 	{path: "/dashboard-charts.js", file: "dashboard-charts.js", contentType: "text/javascript; charset=utf-8"},
+	{path: "/dashboard-nodes.js", file: "dashboard-nodes.js", contentType: "text/javascript; charset=utf-8"},
 	{path: "/dashboard-room.js", file: "dashboard-room.js", contentType: "text/javascript; charset=utf-8"},
 }
 

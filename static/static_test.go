@@ -48,6 +48,7 @@ func TestEveryPathIsServedWithItsType(t *testing.T) {
 		"/dashboard.css":       "text/css; charset=utf-8",
 		"/dashboard.js":        "text/javascript; charset=utf-8",
 		"/dashboard-charts.js": "text/javascript; charset=utf-8",
+		"/dashboard-nodes.js":  "text/javascript; charset=utf-8",
 		"/dashboard-room.js":   "text/javascript; charset=utf-8",
 	}
 	for _, path := range Paths() {
