@@ -240,16 +240,20 @@ function tick() {
 function warn(listed) {
   const banner = byId('banner');
   const cut = listed.filter((n) => n.state === 'no Redis');
-  banner.hidden = !cut.length && !degraded;
+  banner.hidden = !cut.length && !degraded && !held;
   if (banner.hidden) return;
+  if (held) {
+    put(banner, 'Something between this browser and the gateway holds streams back, and reports come over streams only. See: sluice doctor.');
+    return;
+  }
   const since = cut.length ? ` since ${clock(Math.min(...cut.map((n) => Date.parse(n.report.redis.down_since))))}` : '';
-  const who = cut.length ? ` of ${cut.map(nameOf).join(', ')}` : '';
+  const who = cut.length ? ` of ${cut.map((n) => nameOf(n)).join(', ')}` : '';
   put(banner, `Redis is out of reach${who}${since}. Publications are refused and streams stand still; nodes that report through it are silent.`);
 }
 
 const beat = () => {
-  tick();
   setTimeout(beat, 1000 - Date.now() % 1000 + 20);
+  tick();
 };
 
 // ---- the stream ---------------------------------------------------------------------------
@@ -258,6 +262,7 @@ let token = tab.get('token') || undefined;
 let stream;
 let liveSince = 0;
 let degraded = false;
+let held = false; // a proxy holds streams back, so that the client polls
 
 const inspector = new Inspector(() => token);
 
@@ -281,6 +286,7 @@ function stands(s) {
   if (s.state !== 'live') liveSince = 0;
   else liveSince ||= Date.now();
   degraded = !!s.degraded;
+  held = s.way === 'poll';
   const pill = byId('state');
   pill.dataset.state = s.state;
   put(pill, names[s.state]);

@@ -96,6 +96,16 @@ func TestTheDashboardShowsAllNodesAndWhatBecomesOfThem(t *testing.T) {
 	b.start()
 	tab.awaitNode("beta", "serving")
 	tab.await("its earlier process is listed no more", `document.querySelectorAll('[data-testid="node"]').length === 2`)
+
+	// Without Redis the viewer's own node is all that is heard.
+	redis.Kill()
+	tab.await("a banner says so", `document.querySelector('[data-testid="banner"]').checkVisibility()
+		&& document.querySelector('[data-testid="banner"]').textContent.includes('Redis is out of reach of alpha')`)
+	tab.awaitNode("beta", "silent")
+	redis.Restart()
+	tab.await("it is over", `document.querySelector('[data-testid="banner"]').hidden`)
+	tab.awaitNode("alpha", "serving")
+	tab.awaitNode("beta", "serving")
 	tab.verify()
 }
 
