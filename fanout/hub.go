@@ -63,6 +63,7 @@ type Hub struct {
 
 	links     atomic.Uint32 // counts the calls of Link
 	ringBytes atomic.Int64  // of all rooms
+	watched   atomic.Int64  // when word came last that somebody watches the nodes' reports, in Unix nanoseconds
 	leases    leases        // of the streams that have one
 }
 

@@ -37,6 +37,7 @@ type room struct {
 	lastEvent time.Time     // when the ring last grew, or the room was compared with the log
 	readFrom  time.Time     // when the newest read of the log that was taken over began
 	idleFrom  time.Time     // since when refs was seen at 0
+	counted   uint64        // 1 more than the place up to which surveys have counted; 0 if none has
 	closed    bool
 
 	pages pages // older events that streams asked for
@@ -279,6 +280,10 @@ func (r *room) leave(s *seat) {
 func (r *room) streams() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.streamsLocked()
+}
+
+func (r *room) streamsLocked() int {
 	n := 0
 	for i := range r.parts {
 		n += len(r.parts[i].seats)

@@ -19,6 +19,8 @@ type signal struct {
 
 	End    string `json:"end,omitempty"`    // id of a stream whose client has left it
 	Before int    `json:"before,omitempty"` // unless its turn is this one or later; 0: whatever its turn
+
+	Watching bool `json:"watching,omitempty"` // somebody with me watches the nodes' reports
 }
 
 // question collects answers.
@@ -127,6 +129,8 @@ func (h *Hub) Signal(message []byte) {
 			defer cancel()
 			_, _ = h.send(ctx, answer) // who asked does not wait for ever
 		})
+	case s.Watching:
+		h.watched.Store(time.Now().UnixNano())
 	case s.End != "":
 		for _, stream := range h.allStreams() {
 			if _, turn := h.leases.get(stream); stream.ID() == s.End && (s.Before == 0 || turn < s.Before) {

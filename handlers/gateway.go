@@ -30,6 +30,7 @@ type Config struct {
 	Origins      []string      // other origins whose pages may use the gateway
 	Logger       *slog.Logger  // slog.Default() if nil
 	Version      string        // of the program, for its metrics
+	Node         string        // what people call this node, for its reports
 
 	Verifier        *auth.Verifier // judges tokens; without one the gateway is open
 	PublicSubscribe auth.Patterns  // rooms that everybody may read although there are tokens
@@ -52,6 +53,7 @@ type Gateway struct {
 	draining atomic.Bool
 	problems problemCounts
 	metrics  *metrics
+	node     nodeInfo
 	limits   *limiter
 	revoked  *revocations
 	tickets  *tickets
@@ -71,7 +73,7 @@ func NewGateway(hub *fanout.Hub, cfg Config) *Gateway {
 		cfg.Logger = slog.Default()
 	}
 	return &Gateway{
-		hub: hub, cfg: cfg, problems: problemCounts{n: map[string]int64{}},
+		hub: hub, cfg: cfg, node: newNodeInfo(&cfg), problems: problemCounts{n: map[string]int64{}},
 		terms:  fanout.Terms{Chunked: !cfg.CloseFraming, Timeout: cfg.WriteTimeout},
 		limits: newLimiter(cfg.Limits), metrics: newMetrics(hub.Stats()),
 		revoked: newRevocations(hub.Log(), func(subject string, until time.Time) {
@@ -86,11 +88,13 @@ const pollEvery = time.Second
 
 // Run keeps the gateway in step with the other nodes, until ctx ends: what was
 // published is added up, revocations are learnt, tickets outlive their streams
-// as long as they should. It is called once, while the log can still be used.
+// as long as they should; and it tells those who watch how the node does. It is
+// called once, while the log can still be used.
 func (g *Gateway) Run(ctx context.Context) {
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
 	tasks.Go(func() { g.limits.run(ctx, g.hub.Log()) })
+	tasks.Go(func() { g.tellStats(ctx) })
 	if g.cfg.Verifier == nil {
 		return
 	}

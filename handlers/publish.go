@@ -38,7 +38,7 @@ func (g *Gateway) postEvents(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	rooms, err := g.roomsOf(r, query)
+	rooms, err := g.roomsOf(r, query, fanout.ValidRoom)
 	if err != nil {
 		return err
 	}

@@ -14,14 +14,14 @@ import (
 )
 
 // roomsOf gives the rooms that a request is about: the one in its path, or
-// those in its query.
-func (g *Gateway) roomsOf(r *http.Request, query url.Values) ([]string, error) {
-	if room, ok, err := roomInPath(r); ok || err != nil {
+// those in its query. valid says which names there are for it.
+func (g *Gateway) roomsOf(r *http.Request, query url.Values, valid func(string) bool) ([]string, error) {
+	if room, ok, err := validRoomInPath(r, valid); ok || err != nil {
 		return []string{room}, err
 	}
 	var rooms []string
 	for _, room := range query["room"] {
-		if !fanout.ValidRoom(room) {
+		if !valid(room) {
 			return nil, errBadRoom
 		}
 		if !slices.Contains(rooms, room) {
@@ -41,7 +41,15 @@ func (g *Gateway) tooManyRooms() error {
 	return errBadRooms.with("Name at most " + strconv.Itoa(g.cfg.MaxRooms) + " rooms.")
 }
 
+// readable says whether s can name a room whose events are read: one of the
+// people, or that of the nodes' reports.
+func readable(s string) bool { return fanout.ValidRoom(s) || s == fanout.StatsRoom }
+
 func roomInPath(r *http.Request) (room string, ok bool, err error) {
+	return validRoomInPath(r, fanout.ValidRoom)
+}
+
+func validRoomInPath(r *http.Request, valid func(string) bool) (room string, ok bool, err error) {
 	room, ok = pathValue(r, "room")
 	if room == "" && ok {
 		if strings.HasPrefix(r.URL.Path, "/rooms/") {
@@ -49,7 +57,7 @@ func roomInPath(r *http.Request) (room string, ok bool, err error) {
 		}
 		return "", false, nil
 	}
-	if !ok || !fanout.ValidRoom(room) {
+	if !ok || !valid(room) {
 		return "", false, errBadRoom
 	}
 	return room, true, nil

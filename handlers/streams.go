@@ -14,7 +14,7 @@ func (g *Gateway) getEvents(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	rooms, err := g.roomsOf(r, query)
+	rooms, err := g.roomsOf(r, query, readable)
 	if err != nil {
 		return err
 	}

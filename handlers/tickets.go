@@ -41,6 +41,7 @@ type ticket struct {
 	Expires   int64         `json:"expires"`          // likewise, Unix milliseconds
 	Rooms     []string      `json:"rooms,omitempty"`  // that it is good for; what the token may read if empty
 	Subscribe auth.Patterns `json:"subscribe,omitempty"`
+	Admin     bool          `json:"admin,omitempty"` // which counts for what streams show, since a ticket opens nothing else
 
 	Info json.RawMessage `json:"info,omitempty"`
 
@@ -54,7 +55,7 @@ type ticket struct {
 
 // claims is what the ticket grants.
 func (t *ticket) claims() auth.Claims {
-	c := auth.Claims{Subject: t.Subject, Expires: time.UnixMilli(t.Expires), Subscribe: t.Subscribe, Info: t.Info}
+	c := auth.Claims{Subject: t.Subject, Expires: time.UnixMilli(t.Expires), Subscribe: t.Subscribe, Admin: t.Admin, Info: t.Info}
 	if t.Issued != 0 {
 		c.IssuedAt = time.Unix(t.Issued, 0)
 	}
@@ -103,7 +104,7 @@ func (g *Gateway) sellTicket(w http.ResponseWriter, r *http.Request) error {
 	if len(body.Rooms) > g.cfg.MaxRooms {
 		return g.tooManyRooms()
 	}
-	if slices.ContainsFunc(body.Rooms, func(room string) bool { return !fanout.ValidRoom(room) }) {
+	if slices.ContainsFunc(body.Rooms, func(room string) bool { return !readable(room) }) {
 		return errBadRoom
 	}
 	if err := g.may(v, maySubscribe, body.Rooms...); err != nil {
@@ -112,7 +113,7 @@ func (g *Gateway) sellTicket(w http.ResponseWriter, r *http.Request) error {
 	code := rand.Text()
 	t := &ticket{
 		Subject: v.subject, Expires: v.claims.Expires.UnixMilli(), Rooms: body.Rooms,
-		Subscribe: v.claims.Subscribe, Info: v.claims.Info,
+		Subscribe: v.claims.Subscribe, Admin: v.claims.Admin, Info: v.claims.Info,
 	}
 	if !v.claims.IssuedAt.IsZero() {
 		t.Issued = v.claims.IssuedAt.Unix()

@@ -1,6 +1,6 @@
 // Package static is what a browser gets from a gateway: the client for pages
-// of one's own, and the demo chat, a page that needs nothing but the public
-// HTTP surface every other client uses.
+// of one's own, and two pages that need nothing but the public HTTP surface
+// every other client uses, the demo chat and the dashboard.
 //
 //	GET /                  chat/index.html, the chat of the room in ?room=
 //	GET /chat/main.js      how it works, with the modules beside it; no dependency, no build step
@@ -9,6 +9,10 @@
 //	GET /sluice.js         the browser client, an ES module (docs/client.md)
 //	GET /sluice.global.js  the same as a classic script, which makes a global sluice
 //	GET /sluice.d.ts       its types
+//	GET /dashboard         dashboard.html, all nodes live, for operators; with
+//	                       dashboard.css, dashboard.js, and its parts
+//	                       dashboard-nodes.js (what nodes report),
+//	                       dashboard-charts.js and dashboard-room.js (one room)
 //
 // Both forms of the client come from one source when the gateway starts,
 // without its comments (client.go). Pages of other origins may load it, where
@@ -34,6 +38,7 @@ import (
 )
 
 //go:embed chat icon.svg sluice.js sluice.d.ts
+//go:embed dashboard.html dashboard.css dashboard.js dashboard-charts.js dashboard-nodes.js dashboard-room.js
 var files embed.FS
 
 // assets says what is served where.
@@ -56,6 +61,12 @@ var assets = []asset{
 	{path: "/sluice.js", file: "sluice.js", contentType: "text/javascript; charset=utf-8", become: lean, shared: true},
 	{path: "/sluice.global.js", file: "sluice.js", contentType: "text/javascript; charset=utf-8", become: classic, shared: true},
 	{path: "/sluice.d.ts", file: "sluice.d.ts", contentType: "text/plain; charset=utf-8", shared: true},
+	{path: "/dashboard", file: "dashboard.html", contentType: "text/html; charset=utf-8"},
+	{path: "/dashboard.css", file: "dashboard.css", contentType: "text/css; charset=utf-8"},
+	{path: "/dashboard.js", file: "dashboard.js", contentType: "text/javascript; charset=utf-8"},
+	{path: "/dashboard-charts.js", file: "dashboard-charts.js", contentType: "text/javascript; charset=utf-8"},
+	{path: "/dashboard-nodes.js", file: "dashboard-nodes.js", contentType: "text/javascript; charset=utf-8"},
+	{path: "/dashboard-room.js", file: "dashboard-room.js", contentType: "text/javascript; charset=utf-8"},
 }
 
 // asset is a file and how it is served.

@@ -63,6 +63,13 @@ func TestEveryPathIsServedWithItsType(t *testing.T) {
 		"/sluice.js":        "text/javascript; charset=utf-8",
 		"/sluice.global.js": "text/javascript; charset=utf-8",
 		"/sluice.d.ts":      "text/plain; charset=utf-8",
+
+		"/dashboard":           "text/html; charset=utf-8",
+		"/dashboard.css":       "text/css; charset=utf-8",
+		"/dashboard.js":        "text/javascript; charset=utf-8",
+		"/dashboard-charts.js": "text/javascript; charset=utf-8",
+		"/dashboard-nodes.js":  "text/javascript; charset=utf-8",
+		"/dashboard-room.js":   "text/javascript; charset=utf-8",
 	}
 	for _, path := range modules() {
 		types[path] = "text/javascript; charset=utf-8"

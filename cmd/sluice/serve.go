@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -21,6 +22,8 @@ import (
 type serveCmd struct {
 	Listen string `help:"Address of the public listener." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
 	Admin  string `help:"Address of the operator's listener: metrics, profiles. Empty is off." default:"127.0.0.1:8081" placeholder:"HOST:PORT"`
+
+	NodeName string `help:"What the dashboard calls this node. The name of its machine and its port, if left out." placeholder:"NAME"`
 
 	Redis       string `help:"Where rooms are kept: redis://, rediss://, redis+sentinel://h1:26379,h2:26379/master. Empty: in memory, for one node." placeholder:"URL"`
 	RedisPrefix string `help:"What every key and channel in Redis begins with." default:"sluice" placeholder:"NAME"`
@@ -150,9 +153,24 @@ func (c *serveCmd) gatewayConfig(logger *slog.Logger) handlers.Config {
 	return handlers.Config{
 		MaxBody: int64(c.MaxBody), MaxRooms: c.MaxRoomsPerStream,
 		Heartbeat: c.Heartbeat, Retry: c.Retry, Padding: padding, MaxAge: c.MaxAge,
-		CloseFraming: c.Framing == "close", WriteTimeout: c.WriteTimeout, Origins: c.CORSOrigin, Logger: logger, Version: version(),
+		Node: c.nodeName(), CloseFraming: c.Framing == "close", WriteTimeout: c.WriteTimeout, Origins: c.CORSOrigin, Logger: logger, Version: version(),
 		Pages: static.Handler(), PagePaths: static.Paths(),
 	}
+}
+
+// nodeName tells nodes apart for people, as far as their names do.
+func (c *serveCmd) nodeName() string {
+	if c.NodeName != "" {
+		return c.NodeName
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "node"
+	}
+	if _, port, err := net.SplitHostPort(c.Listen); err == nil && port != "0" {
+		return net.JoinHostPort(host, port)
+	}
+	return host
 }
 
 // node is a gateway that runs.

@@ -6,7 +6,9 @@
 // It builds the gateway and runs it on a free port, holds a conversation in a
 // room (talk.go), most of it posted as by curl, and what the reader of the page
 // says typed into the page; then it takes the page on a phone and on a desktop,
-// light and dark. It needs Chromium or Chrome, and leaves nothing but pictures.
+// light and dark. The dashboard is taken over two nodes with some traffic
+// (dashboard.go), which needs redis-server and takes longer. Chromium or Chrome
+// is needed for all of it, and nothing is left but pictures.
 package main
 
 import (
@@ -34,12 +36,21 @@ import (
 
 func main() {
 	out := flag.String("out", filepath.Join("docs", "images"), "folder for the pictures")
+	only := flag.String("only", "", "take the pictures of one page: chat or dashboard")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *out); err != nil {
-		fmt.Fprintln(os.Stderr, "screenshots:", err)
-		os.Exit(1)
+	for _, page := range []struct {
+		name string
+		take func(context.Context, string) error
+	}{{"chat", run}, {"dashboard", runDashboard}} {
+		if *only != "" && *only != page.name {
+			continue
+		}
+		if err := page.take(ctx, *out); err != nil {
+			fmt.Fprintln(os.Stderr, "screenshots:", err)
+			os.Exit(1)
+		}
 	}
 }
 
@@ -89,8 +100,8 @@ func run(ctx context.Context, out string) error {
 	return nil
 }
 
-// startGateway builds the gateway and runs it, and gives its address.
-func startGateway(ctx context.Context) (host string, stop func(), err error) {
+// startGateway builds the gateway and runs it with some more flags, and gives its address.
+func startGateway(ctx context.Context, flags ...string) (host string, stop func(), err error) {
 	dir, err := os.MkdirTemp("", "sluice-screenshots-")
 	if err != nil {
 		return "", nil, err
@@ -100,7 +111,8 @@ func startGateway(ctx context.Context) (host string, stop func(), err error) {
 	if text, err := exec.CommandContext(ctx, "go", "build", "-o", program, "sluice/cmd/sluice").CombinedOutput(); err != nil {
 		return "", nil, fmt.Errorf("building the gateway: %w\n%s", err, text)
 	}
-	cmd := exec.CommandContext(ctx, program, "serve", "--listen", "127.0.0.1:0", "--admin", "", "--drain", "1s", "--log-format", "json")
+	args := append([]string{"serve", "--listen", "127.0.0.1:0", "--admin", "", "--drain", "1s", "--log-format", "json"}, flags...)
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
 	stderr, err := cmd.StderrPipe()
@@ -232,6 +244,29 @@ func post(ctx context.Context, gateway string, l line) error {
 
 // open brings up the page, live, as the shot's device shows it.
 func (s *shot) open(tab context.Context) error {
+	return s.lookAt(tab, "http://"+shown+"/?room="+room, `[data-testid=state][data-state=live]`)
+}
+
+// lookAt brings up a page as the shot's device shows it, and waits for an element.
+func (s *shot) lookAt(tab context.Context, url, element string) error {
+	if err := s.emulate(tab); err != nil {
+		return err
+	}
+	if _, err := chromedp.Call(tab, emulation.SetTimezoneOverride, emulation.SetTimezoneOverrideParams{TimezoneID: clock()}); err != nil {
+		return err
+	}
+	if _, err := chromedp.Call(tab, emulation.SetLocaleOverride, emulation.SetLocaleOverrideParams{Locale: "en-GB"}); err != nil {
+		return err
+	}
+	memory := page.AddScriptToEvaluateOnNewDocumentParams{Source: remembered}
+	if _, err := chromedp.Call(tab, page.AddScriptToEvaluateOnNewDocument, memory); err != nil {
+		return err
+	}
+	return chromedp.Do(tab, chromedp.Navigate(url), chromedp.WaitVisible(chromedp.CSS(element)))
+}
+
+// emulate makes the tab the shot's device.
+func (s *shot) emulate(tab context.Context) error {
 	viewport := []chromedp.EmulateViewportOption{chromedp.EmulateScale(s.scale)}
 	if s.phone {
 		viewport = append(viewport, chromedp.EmulateMobile, chromedp.EmulateTouch, chromedp.EmulatePortrait)
@@ -246,23 +281,8 @@ func (s *shot) open(tab context.Context) error {
 	if err := chromedp.Do(tab, chromedp.EmulateViewport(s.width, s.height, viewport...)); err != nil {
 		return err
 	}
-	if _, err := chromedp.Call(tab, emulation.SetEmulatedMedia, media); err != nil {
-		return err
-	}
-	if _, err := chromedp.Call(tab, emulation.SetTimezoneOverride, emulation.SetTimezoneOverrideParams{TimezoneID: clock()}); err != nil {
-		return err
-	}
-	if _, err := chromedp.Call(tab, emulation.SetLocaleOverride, emulation.SetLocaleOverrideParams{Locale: "en-GB"}); err != nil {
-		return err
-	}
-	memory := page.AddScriptToEvaluateOnNewDocumentParams{Source: remembered}
-	if _, err := chromedp.Call(tab, page.AddScriptToEvaluateOnNewDocument, memory); err != nil {
-		return err
-	}
-	return chromedp.Do(tab,
-		chromedp.Navigate("http://"+shown+"/?room="+room),
-		chromedp.WaitVisible(chromedp.CSS(`[data-testid=state][data-state=live]`)),
-	)
+	_, err := chromedp.Call(tab, emulation.SetEmulatedMedia, media)
+	return err
 }
 
 // clock is a time zone in which it is past ten in the morning now.

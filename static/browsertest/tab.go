@@ -138,6 +138,13 @@ func (b *Tab) Press(testid, keys string) {
 	b.do(chromedp.SendKeys(chromedp.CSS(`[data-testid="`+testid+`"]`), keys))
 }
 
+// Click clicks on the element with a test id, or on what a selector finds from
+// there, which is appended to its.
+func (b *Tab) Click(testid string, more ...string) {
+	b.t.Helper()
+	b.do(chromedp.Click(chromedp.CSS(`[data-testid="` + testid + `"]` + strings.Join(more, ""))))
+}
+
 // Look shows the page as a device does.
 func (b *Tab) Look(width, height int64, phone, dark bool) {
 	b.t.Helper()
