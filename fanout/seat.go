@@ -74,9 +74,8 @@ func (s *seat) astray() bool { return s.hole != nil && s.hole.Reason == ReasonBa
 
 // take appends what is due to the seat, about as much as one write should
 // carry. older says that the seat has to read the log first, more that there
-// is more at once, fresh when the oldest event of it was taken that has only
-// just come; 0 if there is none.
-func (s *seat) take(items []item) (_ []item, older, more bool, fresh int64) {
+// is more at once, fresh what of it has only just come.
+func (s *seat) take(items []item) (_ []item, older, more bool, fresh news) {
 	r := s.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -84,12 +83,12 @@ func (s *seat) take(items []item) (_ []item, older, more bool, fresh int64) {
 		s.state = s.state&^enrolled | behind
 	}
 	if !s.is(enrolled) && !s.enrolLocked() {
-		return items, s.olderLocked(), false, 0
+		return items, s.olderLocked(), false, news{}
 	}
 	if s.hole != nil {
 		next, known := r.nextPositionLocked(s.place)
 		if !known {
-			return items, false, false, 0
+			return items, false, false, news{}
 		}
 		items = append(items, s.passHole(next))
 	}
