@@ -26,6 +26,11 @@ type Options struct {
 	Shards     int           // writers to the connections that were taken over; as many as Go runs at a time if zero
 	Logger     *slog.Logger  // slog.Default() if nil
 	Presence   PresenceOptions
+
+	// Traced is told of events with a trace once they were written, for each
+	// group of streams that is served together. It is called by many and must not
+	// block. If it is nil, traces cost nothing.
+	Traced func(Traced)
 }
 
 // Hub holds the rooms that have streams on this node. It takes what the log
@@ -152,6 +157,9 @@ func (h *Hub) Append(ctx context.Context, room string, drafts []Draft) ([]Receip
 	}
 	receipts, err := h.log.Append(ctx, room, drafts)
 	h.stats.Published.Add(int64(len(receipts)))
+	for i := range receipts {
+		h.stats.Taken.Add(int64(len(drafts[i].Data)))
+	}
 	return receipts, err
 }
 
@@ -171,6 +179,7 @@ func (h *Hub) Broadcast(ctx context.Context, room string, d Draft) (int64, error
 	at, err := h.log.Broadcast(ctx, room, d)
 	if err == nil {
 		h.stats.Published.Add(1)
+		h.stats.Taken.Add(int64(len(d.Data)))
 	}
 	return at, err
 }
@@ -297,6 +306,17 @@ func (h *Hub) linkChange() <-chan struct{} {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	return h.linkChanged
+}
+
+// Refit has open rooms ask Options.Keep.Rooms again, which says something else
+// now than when they were opened.
+func (h *Hub) Refit() {
+	for _, r := range h.allRooms() {
+		keep := h.opt.Keep.of(r.name)
+		r.mu.Lock()
+		r.keepLocked(keep)
+		r.mu.Unlock()
+	}
 }
 
 func (h *Hub) allRooms() []*room {

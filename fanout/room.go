@@ -19,10 +19,10 @@ type room struct {
 	hub    *Hub
 	number uint32       // counts the rooms, so that they are spread over the shards
 	refs   atomic.Int32 // streams and readers that hold the room; while 0 it may be closed
-	keep   Retention    // what the log keeps of it
-	atHand int          // events of its ring, at most
 
 	mu        sync.Mutex // guards the fields below and the seats
+	keep      Retention  // what the log keeps of it
+	atHand    int        // events of its ring, at most
 	ring      ring
 	extent    Extent        // of the log, as far as the ring has come
 	past      []Extent      // that it had, until the log lost what was shown
@@ -44,8 +44,8 @@ type room struct {
 }
 
 func newRoom(h *Hub, name string, number uint32) *room {
-	keep := h.opt.Keep.of(name)
-	r := &room{name: name, hub: h, number: number, keep: keep, atHand: min(h.opt.RingEvents, keep.Events), extent: Extent{Oldest: 1}, settled: make(chan struct{}), lastEvent: time.Now()}
+	r := &room{name: name, hub: h, number: number, extent: Extent{Oldest: 1}, settled: make(chan struct{}), lastEvent: time.Now()}
+	r.keepLocked(h.opt.Keep.of(name))
 	r.parts = make([]part, len(h.shards)+1)
 	for i := range r.parts {
 		r.parts[i].room = r
@@ -54,6 +54,11 @@ func newRoom(h *Hub, name string, number uint32) *room {
 		}
 	}
 	return r
+}
+
+// keepLocked takes note of what the log keeps of the room.
+func (r *room) keepLocked(keep Retention) {
+	r.keep, r.atHand = keep, min(r.hub.opt.RingEvents, keep.Events)
 }
 
 // part is those of a room's seats that are served together: by a shard, or, in
@@ -66,16 +71,15 @@ type part struct {
 	dirty bool    // in the shard's queue; the shard's lock guards it
 }
 
-// tellLocked takes note that a seat takes the frames between two places. It
-// gives the time, in milliseconds, of the first one that is new to all seats of
-// the part; 0 if none is.
-func (p *part) tellLocked(from, to uint64) (at int64) {
+// tellLocked takes note that a seat takes the frames between two places, and
+// gives what of it is new to all seats of the part.
+func (p *part) tellLocked(from, to uint64) news {
 	from = max(from, p.told)
 	if from >= to {
-		return 0
+		return news{}
 	}
 	p.told = to
-	return p.room.ring.at(from).event.At
+	return news{at: p.room.ring.at(from).event.At, traced: p.room.tracedLocked(from, to)}
 }
 
 // idle says that nobody has held the room for the given time. The hub's lock

@@ -20,6 +20,9 @@ type metrics struct {
 	publish  prometheus.Histogram
 	delivery prometheus.Histogram
 	requests *prometheus.CounterVec
+
+	reloads    *prometheus.CounterVec
+	reloadFine prometheus.Gauge
 }
 
 func newMetrics(stats *fanout.Stats) *metrics {
@@ -29,9 +32,33 @@ func newMetrics(stats *fanout.Stats) *metrics {
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sluice_requests_total", Help: "Requests on the public listener, by the class of the answer's status; aborted: there was none.",
 		}, []string{"method", "route", "status"}),
+		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sluice_reloads_total", Help: "Times that the node was told to read its configuration again.",
+		}, []string{"result"}),
+		reloadFine: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "sluice_reload_successful", Help: "1 unless the newest reload changed nothing, since something was wrong.",
+		}),
 	}
+	m.reloads.WithLabelValues(reloadOK)
+	m.reloads.WithLabelValues(reloadFailed)
+	m.reloadFine.Set(1)
 	stats.ObserveDelivery(func(took time.Duration) { m.delivery.Observe(took.Seconds()) })
 	return m
+}
+
+// The results of a reload.
+const (
+	reloadOK     = "ok"
+	reloadFailed = "failed"
+)
+
+func (m *metrics) reloaded(ok bool) {
+	result, fine := reloadFailed, 0.0
+	if ok {
+		result, fine = reloadOK, 1
+	}
+	m.reloads.WithLabelValues(result).Inc()
+	m.reloadFine.Set(fine)
 }
 
 // newDurations gives a histogram in both of Prometheus's forms, native and
@@ -51,7 +78,7 @@ func (g *Gateway) register(registry *prometheus.Registry) {
 	registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		&collector{g}, g.metrics.publish, g.metrics.delivery, g.metrics.requests,
+		&collector{g}, g.metrics.publish, g.metrics.delivery, g.metrics.requests, g.metrics.reloads, g.metrics.reloadFine,
 	)
 }
 
@@ -60,13 +87,14 @@ func (g *Gateway) register(registry *prometheus.Registry) {
 func (g *Gateway) counting(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &countedWriter{ResponseWriter: w, requests: g.metrics.requests, r: r}
-		returned := false
+		begun, returned := time.Now(), false
 		defer func() {
 			if returned {
-				c.count("2xx") // which is what net/http makes of silence
+				c.count(http.StatusOK) // which is what net/http makes of silence
 			} else {
-				c.count("aborted")
+				c.count(aborted)
 			}
+			g.logRequest(c, time.Since(begun))
 		}()
 		next.ServeHTTP(c, r)
 		returned = true
@@ -80,34 +108,40 @@ type countedWriter struct {
 	requests *prometheus.CounterVec
 	r        *http.Request
 	counted  bool
+	status   int    // that was counted
+	taken    bool   // the connection was taken over
+	problem  string // that the client was told; "" if none
 }
 
-var statusClasses = [...]string{2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}
+// aborted is the status of a request without an answer.
+const aborted = 0
 
-func (c *countedWriter) count(class string) {
+var statusClasses = [...]string{0: "aborted", 2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}
+
+func (c *countedWriter) count(status int) {
 	if !c.counted {
-		c.counted = true
-		c.requests.WithLabelValues(methodOf(c.r), routeOf(c.r), class).Inc()
+		c.counted, c.status = true, status
+		c.requests.WithLabelValues(methodOf(c.r), routeOf(c.r), statusClasses[status/100]).Inc()
 	}
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (c *countedWriter) WriteHeader(status int) {
 	if status >= 200 && status < 600 {
-		c.count(statusClasses[status/100])
+		c.count(status)
 	}
 	c.ResponseWriter.WriteHeader(status)
 }
 
 // Write implements http.ResponseWriter.
 func (c *countedWriter) Write(b []byte) (int, error) {
-	c.count("2xx")
+	c.count(http.StatusOK)
 	return c.ResponseWriter.Write(b)
 }
 
 // FlushError sends what was written. http.ResponseController prefers it to Flush.
 func (c *countedWriter) FlushError() error {
-	c.count("2xx")
+	c.count(http.StatusOK)
 	return http.NewResponseController(c.ResponseWriter).Flush()
 }
 
@@ -119,7 +153,8 @@ func (c *countedWriter) Flush() { _ = c.FlushError() }
 func (c *countedWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(c.ResponseWriter).Hijack()
 	if err == nil {
-		c.count("2xx")
+		c.count(http.StatusOK)
+		c.taken = true
 	}
 	return conn, buffered, err
 }
@@ -162,6 +197,12 @@ var (
 	descUp        = newDesc("sluice_log_up", "1 while the log can be reached.")
 	descDraining  = newDesc("sluice_draining", "1 since the node was told to end.")
 	descPublished = newDesc("sluice_published_events_total", "Events that clients of this node published.")
+	descTaken     = newDesc("sluice_published_bytes_total", "Bytes of their data.")
+	descBacklog   = newDesc("sluice_backlog_events", "Events that streams have yet to take.")
+	descResumes   = newDesc("sluice_resumes_total", "Cursors with which streams began, by where what they had missed was found.", "from")
+	descMembers   = newDesc("sluice_members", "Users who are in rooms through this node, counted in each room.")
+	descJoins     = newDesc("sluice_member_joins_total", "Users who entered a room through this node.")
+	descLeaves    = newDesc("sluice_member_leaves_total", "Users who left a room through this node, or did not come back in time.")
 	descDelivered = newDesc("sluice_delivered_events_total", "Events written to streams.")
 	descBytes     = newDesc("sluice_delivered_bytes_total", "Bytes written to streams.")
 	descCatchUps  = newDesc("sluice_catchup_reads_total", "Reads of the log by which rooms caught up.")
@@ -213,7 +254,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	c.collectHub(ch)
 	c.collectLinks(ch)
 	sink := sink(ch)
-	sink.gauge(descBuild, 1, c.g.cfg.Version)
+	sink.gauge(descBuild, 1, c.g.cfg().Version)
 	sink.flag(descDraining, c.g.draining.Load())
 	if guarded := c.g.refused.Load(); guarded != nil {
 		sink.counter(descRefused, guarded.Refused())
@@ -238,6 +279,13 @@ func (c *collector) collectHub(sink sink) {
 	sink.gauge(descRing, float64(ring))
 	sink.flag(descUp, hub.DownSince().IsZero())
 	sink.counter(descPublished, stats.Published.Load())
+	sink.counter(descTaken, stats.Taken.Load())
+	sink.gauge(descBacklog, float64(hub.Backlog()))
+	sink.counter(descResumes, stats.FromRing.Load(), "ring")
+	sink.counter(descResumes, stats.FromLog.Load(), "log")
+	sink.gauge(descMembers, float64(hub.MembersHere()))
+	sink.counter(descJoins, stats.Joined.Load())
+	sink.counter(descLeaves, stats.Left.Load())
 	sink.counter(descDelivered, stats.Delivered.Load())
 	sink.counter(descBytes, stats.Bytes.Load())
 	sink.counter(descCatchUps, stats.CatchUps.Load())

@@ -126,6 +126,9 @@ func (g *Gateway) answering(h handler) http.HandlerFunc {
 		}
 		p := problemOf(err)
 		g.report(r.Context(), p, err)
+		if c, ok := w.(*countedWriter); ok {
+			c.problem = p.kind
+		}
 		writeProblem(w, p)
 	}
 }
@@ -134,7 +137,7 @@ func (g *Gateway) answering(h handler) http.HandlerFunc {
 func (g *Gateway) report(ctx context.Context, p *problem, err error) {
 	g.problems.count(p.kind)
 	if p.status >= 500 && p != errDraining && !errors.Is(err, context.Canceled) {
-		g.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "request failed", slog.String("problem", p.kind), slog.Any("error", err))
+		g.cfg().Logger.LogAttrs(ctx, slog.LevelWarn, "request failed", slog.String("problem", p.kind), slog.Any("error", err))
 	}
 }
 

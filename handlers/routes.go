@@ -16,13 +16,13 @@ func (g *Gateway) Handler() http.Handler {
 	r.MethodNotAllowed(g.answering(wrongMethod))
 
 	r.Get("/rooms/{room}/events", g.answering(g.getEvents))
-	r.Post("/rooms/{room}/events", g.answering(g.postEvents))
+	r.Post("/rooms/{room}/events", g.answering(g.traced(g.postEvents)))
 	r.Delete("/rooms/{room}/events", g.answering(g.purge))
 	r.Get("/rooms/{room}", g.answering(g.getRoom))
 	r.Get("/rooms/{room}/members", g.answering(g.getMembers))
 	r.Get("/rooms", g.answering(g.listRooms))
 	r.Get("/events", g.answering(g.getEvents))
-	r.Post("/events", g.answering(g.postEvents))
+	r.Post("/events", g.answering(g.traced(g.postEvents)))
 	r.Delete("/streams/{stream}", g.answering(g.endStream))
 	r.Post("/streams/{stream}", g.answering(g.endStream)) // for navigator.sendBeacon, which knows no other method
 	r.Post("/streams/{stream}/token", g.answering(g.renewStream))
@@ -31,11 +31,30 @@ func (g *Gateway) Handler() http.Handler {
 
 	r.Get("/healthz", g.healthy)
 	r.Get("/readyz", g.answering(g.ready))
-	for _, path := range g.cfg.PagePaths {
-		r.Method(http.MethodGet, path, g.cfg.Pages)
-		r.Method(http.MethodHead, path, g.cfg.Pages)
+	for _, path := range g.cfg().PagePaths {
+		r.Method(http.MethodGet, path, g.cfg().Pages)
+		r.Method(http.MethodHead, path, g.cfg().Pages)
 	}
 	return r
+}
+
+// traced has a publication make a span, where they do.
+func (g *Gateway) traced(h handler) handler {
+	if g.cfg().Tracer == nil {
+		return h
+	}
+	return func(w http.ResponseWriter, r *http.Request) (err error) {
+		r, span := g.cfg().Tracer.Request(r, routeOf(r))
+		defer func() {
+			if err == nil {
+				span.Ended(0, "")
+				return
+			}
+			p := problemOf(err)
+			span.Ended(p.status, p.kind)
+		}()
+		return h(w, r)
+	}
 }
 
 // wrongMethod says which methods there are instead (RFC 9110, 15.5.6).
@@ -73,9 +92,9 @@ func secureHeaders(next http.Handler) http.Handler {
 // them do without asking, and lets those use the gateway that are configured.
 func (g *Gateway) crossOrigin(next http.Handler) http.Handler {
 	protection := http.NewCrossOriginProtection()
-	for _, origin := range g.cfg.Origins {
+	for _, origin := range g.cfg().Origins {
 		if err := protection.AddTrustedOrigin(origin); err != nil {
-			g.cfg.Logger.Warn("not an origin, so it is not trusted", "origin", origin, "error", err)
+			g.cfg().Logger.Warn("not an origin, so it is not trusted", "origin", origin, "error", err)
 		}
 	}
 	protection.SetDenyHandler(g.answering(func(http.ResponseWriter, *http.Request) error {
@@ -86,7 +105,7 @@ func (g *Gateway) crossOrigin(next http.Handler) http.Handler {
 		header := w.Header()
 		header["Vary"] = varyOrigin
 		origin := r.Header.Get("Origin")
-		if origin == "" || !slices.Contains(g.cfg.Origins, origin) {
+		if origin == "" || !slices.Contains(g.cfg().Origins, origin) {
 			protected.ServeHTTP(w, r)
 			return
 		}
@@ -113,7 +132,7 @@ func (g *Gateway) bodies(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body := r.ContentLength != 0 || len(r.TransferEncoding) > 0
 		if body {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(g.cfg.BodyTimeout)) // where that can be set
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(g.cfg().BodyTimeout)) // where that can be set
 		}
 		if len(r.TransferEncoding) > 0 && r.ProtoMajor == 1 {
 			// It may have come with a Content-Length, too, which net/http drops. What
@@ -141,7 +160,7 @@ func (g *Gateway) ready(w http.ResponseWriter, _ *http.Request) error {
 	if !g.hub.DownSince().IsZero() {
 		return errUnavailable
 	}
-	if g.cfg.Verifier != nil && g.cfg.Verifier.Ready() != nil {
+	if g.cfg().Verifier != nil && g.cfg().Verifier.Ready() != nil {
 		return errNoKeys
 	}
 	writeJSON(w, "application/json", http.StatusOK, map[string]string{"status": "ready"})

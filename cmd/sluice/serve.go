@@ -23,7 +23,8 @@ type serveCmd struct {
 	Listen string `help:"Address of the public listener." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
 	Admin  string `help:"Address of the operator's listener: metrics, profiles. Empty is off." default:"127.0.0.1:8081" placeholder:"HOST:PORT"`
 
-	NodeName string `help:"What the dashboard calls this node. The name of its machine and its port, if left out." placeholder:"NAME"`
+	NodeName  string `help:"What the dashboard calls this node. The name of its machine and its port, if left out." placeholder:"NAME"`
+	ReusePort bool   `help:"Let another process listen at the same addresses; it gets all new connections, until this one has ended. For taking over without a moment in which nobody listens."`
 
 	Redis       string `help:"Where rooms are kept: redis://, rediss://, redis+sentinel://h1:26379,h2:26379/master. Empty: in memory, for one node." placeholder:"URL"`
 	RedisPrefix string `help:"What every key and channel in Redis begins with." default:"sluice" placeholder:"NAME"`
@@ -31,18 +32,18 @@ type serveCmd struct {
 	Ack        string        `help:"When a publication counts as done: memory, when the primary has it; replicated, when a replica has it too." enum:"memory,replicated" default:"memory" placeholder:"memory|replicated"`
 	AckTimeout time.Duration `help:"How long a publication waits for a replica; if none has it by then, the answer is 202 and says so." default:"200ms" placeholder:"TIME"`
 
-	HistoryEvents int           `help:"How many events a room keeps." default:"1000" placeholder:"N"`
-	HistoryAge    time.Duration `help:"How long a room keeps them after the last one." default:"24h" placeholder:"TIME"`
+	HistoryEvents int           `help:"How many events a room keeps." default:"1000" placeholder:"N" reload:""`
+	HistoryAge    time.Duration `help:"How long a room keeps them after the last one." default:"24h" placeholder:"TIME" reload:""`
 	RingMemory    size          `help:"Memory for the newest events of all rooms." default:"256MiB" placeholder:"SIZE"`
-	MaxBody       size          `help:"Largest data of one event." default:"64KiB" placeholder:"SIZE"`
+	MaxBody       size          `help:"Largest data of one event." default:"64KiB" placeholder:"SIZE" reload:""`
 
-	MaxRoomsPerStream int `help:"Most rooms of one stream." default:"50" placeholder:"N"`
+	MaxRoomsPerStream int `help:"Most rooms of one stream." default:"50" placeholder:"N" reload:""`
 	MaxMembers        int `help:"Most members of a room that are named; where there are more, they are counted only." default:"1000" placeholder:"N"`
 
-	Heartbeat    time.Duration `help:"How long a stream may be silent before it is sent a heartbeat." default:"15s" placeholder:"TIME"`
-	Retry        time.Duration `help:"After about how long clients reconnect." default:"2s" placeholder:"TIME"`
-	Padding      size          `help:"How much a stream sends at once, for what on its way holds back little." default:"2KiB" placeholder:"SIZE"`
-	MaxAge       time.Duration `help:"After about how long a stream ends by itself. 0 is never." default:"1h" placeholder:"TIME"`
+	Heartbeat    time.Duration `help:"How long a stream may be silent before it is sent a heartbeat." default:"15s" placeholder:"TIME" reload:""`
+	Retry        time.Duration `help:"After about how long clients reconnect." default:"2s" placeholder:"TIME" reload:""`
+	Padding      size          `help:"How much a stream sends at once, for what on its way holds back little." default:"2KiB" placeholder:"SIZE" reload:""`
+	MaxAge       time.Duration `help:"After about how long a stream ends by itself. 0 is never." default:"1h" placeholder:"TIME" reload:""`
 	WriteTimeout time.Duration `help:"How long a reader may take nothing before its stream is ended." default:"30s" placeholder:"TIME"`
 	Framing      string        `help:"How streams are framed: chunked, or close, which an HAProxy in front needs unless it has option http-no-delay." enum:"chunked,close" default:"chunked" placeholder:"chunked|close"`
 	Drain        time.Duration `help:"How long a node that is told to end takes to send its streams away." default:"10s" placeholder:"TIME"`
@@ -50,11 +51,17 @@ type serveCmd struct {
 	accessFlags
 
 	CORSOrigin []string `name:"cors-origin" help:"Origin whose pages may use the gateway, besides its own. May be repeated." placeholder:"ORIGIN"`
-	TLSCert    string   `name:"tls-cert" help:"Certificate chain, PEM, to serve TLS and HTTP/2." type:"existingfile" placeholder:"FILE"`
-	TLSKey     string   `name:"tls-key" help:"Its key, PEM." type:"existingfile" placeholder:"FILE"`
+	TLSCert    string   `name:"tls-cert" help:"Certificate chain, PEM, to serve TLS and HTTP/2." type:"existingfile" placeholder:"FILE" reload:""`
+	TLSKey     string   `name:"tls-key" help:"Its key, PEM." type:"existingfile" placeholder:"FILE" reload:""`
+
+	OTLPEndpoint string  `name:"otlp-endpoint" help:"Collector of traces, by OTLP over HTTP, like http://127.0.0.1:4318. Off, unless this or a variable of OpenTelemetry's names one." placeholder:"URL"`
+	TraceSample  float64 `help:"Part of the publications that are traced; one that belongs to a trace already goes by that." default:"0.01" placeholder:"N"`
+	TraceRooms   bool    `help:"Spans name the room."`
+
+	LogRequests string `help:"Requests that have a line in the log: off, sampled (one in a hundred, and those that failed here), or all." enum:"off,sampled,all" default:"off" placeholder:"off|sampled|all" reload:""`
 
 	LogFormat string `help:"text or json; text on a terminal, else json, if left out." enum:"auto,text,json" default:"auto" placeholder:"text|json"`
-	LogLevel  string `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" placeholder:"LEVEL"`
+	LogLevel  string `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" placeholder:"LEVEL" reload:""`
 }
 
 // defaultAdmin is shared by all nodes that say nothing else; on one machine
@@ -62,29 +69,47 @@ type serveCmd struct {
 const defaultAdmin = "127.0.0.1:8081"
 
 // Run serves until ctx ends and the node has drained.
-func (c *serveCmd) Run(ctx context.Context, p *process, file *configFile) error {
+func (c *serveCmd) Run(ctx context.Context, p *process, line *commandLine) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	logger := c.logger(p)
-	log, closeLog, err := c.openLog(logger, file)
+	n := &node{cmd: c, process: p, begun: line, line: line, level: &slog.LevelVar{}}
+	n.level.Set(c.level())
+	n.logger = c.logger(p, n.level)
+	cfg, err := c.gatewayConfig(line.file, n.logger)
+	if err != nil {
+		return err
+	}
+	pair, err := loadCertificate(c)
+	if err != nil {
+		return &usageError{err.Error()}
+	}
+	n.certificate.now.Store(pair)
+	n.keep.set(c, line.file)
+	log, closeLog, err := c.openLog(n.logger, n.keep.all())
 	if err != nil {
 		return &usageError{err.Error()}
 	}
 	defer closeLog()
-	cfg := c.gatewayConfig(logger)
-	cfg.Namespaces = file.gatewayNamespaces()
-	if err := c.configure(&cfg, file, logger); err != nil {
+	if n.verifier, err = c.verifier(n.logger); err != nil {
 		return err
 	}
-	if cfg.Verifier != nil {
-		defer cfg.Verifier.Close()
+	if n.verifier != nil {
+		defer n.verifier.Close()
 	}
-	hub := fanout.NewHub(log, fanout.Options{
-		RingMemory: int(c.RingMemory), Keep: c.keep(file), Logger: logger, Presence: fanout.PresenceOptions{Names: c.MaxMembers},
-	})
-	gateway := handlers.NewGateway(hub, cfg)
-	n := &node{cmd: c, hub: hub, gateway: gateway, verifier: cfg.Verifier, logger: logger}
+	cfg.Verifier = n.verifier
+	opt := fanout.Options{
+		RingMemory: int(c.RingMemory), Keep: n.keep.all(), Logger: n.logger, Presence: fanout.PresenceOptions{Names: c.MaxMembers},
+	}
+	if cfg.Tracer, err = c.tracer(ctx, p, n.logger); err != nil {
+		return err
+	}
+	if cfg.Tracer != nil {
+		opt.Traced = cfg.Tracer.FannedOut
+		defer func() { _ = cfg.Tracer.Close() }() // what the collector does not take is lost
+	}
+	n.hub = fanout.NewHub(log, opt)
+	n.gateway = handlers.NewGateway(n.hub, cfg)
 	return n.serve(ctx)
 }
 
@@ -108,6 +133,7 @@ func (c *serveCmd) check() error {
 		{"--history-events", c.HistoryEvents > 0}, {"--history-age", c.HistoryAge > 0}, {"--ring-memory", c.RingMemory > 0},
 		{"--max-body", c.MaxBody > 0}, {"--max-rooms-per-stream", c.MaxRoomsPerStream > 0}, {"--max-members", c.MaxMembers > 0}, {"--heartbeat", c.Heartbeat > 0},
 		{"--retry", c.Retry > 0}, {"--write-timeout", c.WriteTimeout > 0}, {"--max-age", c.MaxAge >= 0}, {"--drain", c.Drain >= 0}, {"--ack-timeout", c.AckTimeout > 0},
+		{"--trace-sample", c.TraceSample >= 0},
 	} {
 		if !limit.ok {
 			return usagef("%s is too small", limit.name)
@@ -116,13 +142,13 @@ func (c *serveCmd) check() error {
 	return nil
 }
 
-func (c *serveCmd) keep(file *configFile) fanout.Retention {
-	return fanout.Retention{Events: c.HistoryEvents, Age: c.HistoryAge, Rooms: file.retention()}
-}
-
-func (c *serveCmd) logger(p *process) *slog.Logger {
+func (c *serveCmd) level() slog.Level {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(c.LogLevel)) // kong has checked it
+	return level
+}
+
+func (c *serveCmd) logger(p *process, level slog.Leveler) *slog.Logger {
 	opt := &slog.HandlerOptions{Level: level}
 	if c.LogFormat == "text" || c.LogFormat == "auto" && isTerminal(p.stderr) {
 		return slog.New(slog.NewTextHandler(p.stderr, opt))
@@ -130,11 +156,11 @@ func (c *serveCmd) logger(p *process) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(p.stderr, opt))
 }
 
-func (c *serveCmd) openLog(logger *slog.Logger, file *configFile) (log fanout.Log, closeLog func(), err error) {
+func (c *serveCmd) openLog(logger *slog.Logger, keep fanout.Retention) (log fanout.Log, closeLog func(), err error) {
 	if c.Redis == "" {
-		return fanout.NewMemory(c.keep(file)), func() {}, nil
+		return fanout.NewMemory(keep), func() {}, nil
 	}
-	opt := fanout.RedisOptions{URL: c.Redis, Prefix: c.RedisPrefix, Keep: c.keep(file), Logger: logger}
+	opt := fanout.RedisOptions{URL: c.Redis, Prefix: c.RedisPrefix, Keep: keep, Logger: logger}
 	if c.Ack == "replicated" {
 		opt.Ack = c.AckTimeout
 	}
@@ -145,17 +171,19 @@ func (c *serveCmd) openLog(logger *slog.Logger, file *configFile) (log fanout.Lo
 	return redis, func() { _ = redis.Close() }, nil // every connection is closed, whatever it says
 }
 
-func (c *serveCmd) gatewayConfig(logger *slog.Logger) handlers.Config {
+func (c *serveCmd) gatewayConfig(file *configFile, logger *slog.Logger) (handlers.Config, error) {
 	padding := int(c.Padding)
 	if padding == 0 {
 		padding = -1
 	}
-	return handlers.Config{
+	cfg := handlers.Config{
 		MaxBody: int64(c.MaxBody), MaxRooms: c.MaxRoomsPerStream,
 		Heartbeat: c.Heartbeat, Retry: c.Retry, Padding: padding, MaxAge: c.MaxAge,
 		Node: c.nodeName(), CloseFraming: c.Framing == "close", WriteTimeout: c.WriteTimeout, Origins: c.CORSOrigin, Logger: logger, Version: version(),
 		Pages: static.Handler(), PagePaths: static.Paths(),
+		LogRequests: map[string]handlers.RequestLog{"sampled": handlers.LogSomeRequests, "all": handlers.LogAllRequests}[c.LogRequests],
 	}
+	return cfg, c.configure(&cfg, file)
 }
 
 // nodeName tells nodes apart for people, as far as their names do.
@@ -175,21 +203,28 @@ func (c *serveCmd) nodeName() string {
 
 // node is a gateway that runs.
 type node struct {
-	cmd      *serveCmd
+	cmd      *serveCmd // as it was started
+	process  *process
+	begun    *commandLine // with which it was started
+	line     *commandLine // that holds now
 	hub      *fanout.Hub
 	gateway  *handlers.Gateway
 	verifier *auth.Verifier // nil if the gateway is open
 	logger   *slog.Logger
+
+	level       *slog.LevelVar
+	keep        retention
+	certificate certificate
 }
 
 // serve listens until ctx ends, or something fails, and then drains. When it
 // returns, nothing of the node runs any more.
 func (n *node) serve(ctx context.Context) error {
-	public, err := listen(ctx, n.cmd.Listen, n.cmd.WriteTimeout)
+	public, err := n.listen(ctx)
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}
-	admin, err := n.listenAdmin()
+	admin, err := n.listenAdmin(ctx)
 	if err != nil {
 		_ = public.Close()
 		return err
@@ -200,15 +235,14 @@ func (n *node) serve(ctx context.Context) error {
 	tasks.Go(func() { _ = n.hub.Run(hubCtx) }) // which ends when it is told to, only
 	tasks.Go(func() { n.gateway.Run(hubCtx) })
 	tasks.Go(func() { paceGarbage(hubCtx, n.hub.Stats().Published.Load) })
-	if n.verifier != nil {
-		tasks.Go(func() { n.cmd.reload(hubCtx, n.verifier, n.logger) })
-	}
-	servers := []*http.Server{handlers.NewServer(n.gateway.Handler(), n.logger)}
-	guarded := n.gateway.Guard(public, descriptors())
-	tasks.Go(func() { cancel(n.serveOn(servers[0], guarded)) })
+	tasks.Go(func() { n.reloadWhenTold(hubCtx) })
+	front := newServer(handlers.NewServer(n.gateway.Handler(), n.logger), n.gateway.Guard(public, descriptors()))
+	servers := []*server{front}
+	tasks.Go(func() { cancel(front.serve(&n.certificate)) })
 	if admin != nil {
-		servers = append(servers, handlers.NewServer(n.gateway.AdminHandler(), n.logger))
-		tasks.Go(func() { cancel(servers[1].Serve(admin)) })
+		back := newServer(handlers.NewServer(n.gateway.AdminHandler(), n.logger), admin)
+		servers = append(servers, back)
+		tasks.Go(func() { cancel(back.serve(&certificate{})) })
 	}
 	n.announce(public.Addr(), admin)
 	<-ctx.Done()
@@ -223,11 +257,20 @@ func (n *node) serve(ctx context.Context) error {
 	return fmt.Errorf("serving: %w", cause)
 }
 
-func (n *node) listenAdmin() (net.Listener, error) {
+// listen gives the public listener: that which the process was given, or a new one.
+func (n *node) listen(ctx context.Context) (net.Listener, error) {
+	t := tuning{silence: n.cmd.WriteTimeout, share: n.cmd.ReusePort}
+	if ln, err := inherited(t); ln != nil || err != nil {
+		return ln, err
+	}
+	return listen(ctx, n.cmd.Listen, t)
+}
+
+func (n *node) listenAdmin(ctx context.Context) (net.Listener, error) {
 	if n.cmd.Admin == "" {
 		return nil, nil
 	}
-	ln, err := net.Listen("tcp", n.cmd.Admin)
+	ln, err := listen(ctx, n.cmd.Admin, tuning{silence: n.cmd.WriteTimeout, share: n.cmd.ReusePort})
 	if errors.Is(err, syscall.EADDRINUSE) && n.cmd.Admin == defaultAdmin {
 		n.logger.Warn("another program has the operator's address, so this node has none; choose one with --admin", "admin", n.cmd.Admin)
 		return nil, nil
@@ -236,13 +279,6 @@ func (n *node) listenAdmin() (net.Listener, error) {
 		return nil, fmt.Errorf("listening for the operator: %w", err)
 	}
 	return ln, nil
-}
-
-func (n *node) serveOn(srv *http.Server, ln net.Listener) error {
-	if n.cmd.TLSCert != "" {
-		return srv.ServeTLS(ln, n.cmd.TLSCert, n.cmd.TLSKey)
-	}
-	return srv.Serve(ln)
 }
 
 func (n *node) announce(public net.Addr, admin net.Listener) {
@@ -266,8 +302,11 @@ func (n *node) announce(public net.Addr, admin net.Listener) {
 	}
 }
 
+// handOver is how long a node listens on, though new connections go elsewhere.
+const handOver = time.Second
+
 // drain sends everybody away within the time there is for it.
-func (n *node) drain(servers []*http.Server) {
+func (n *node) drain(servers []*server) {
 	n.logger.Info("draining", "within", n.cmd.Drain)
 	ctx, cancel := context.WithTimeout(context.Background(), n.cmd.Drain)
 	defer cancel()
@@ -276,8 +315,16 @@ func (n *node) drain(servers []*http.Server) {
 		srv.SetKeepAlivesEnabled(false) // a connection closes behind an answer, rather than before a request
 	}
 	n.hub.Drain(ctx, n.cmd.Drain*8/10)
+	if n.cmd.ReusePort {
+		// What was on its way here when the next process began to listen comes within a
+		// round trip, and would be reset with the listener.
+		select {
+		case <-ctx.Done():
+		case <-time.After(handOver):
+		}
+	}
 	for _, srv := range servers {
-		if err := srv.Shutdown(ctx); err != nil {
+		if err := srv.end(ctx); err != nil {
 			n.logger.Warn("some connections did not end in time", "error", err)
 			_ = srv.Close() // they are cut, then
 		}
