@@ -13,10 +13,9 @@ import (
 	"sluice/fanout/redistest"
 )
 
-const (
-	growthFor  = 10 * time.Second // of publishing
-	growthIdle = 4 * time.Second  // before, to see what nothing costs
-)
+// growthFor is how long is published; before that, half as long is watched what
+// nothing costs.
+const growthFor = 10 * time.Second
 
 // measureGrowth measures each load of the axes that are wanted.
 func (o *options) measureGrowth(ctx context.Context, wanted *regexp.Regexp, line *status) (results []result, err error) {
@@ -58,7 +57,7 @@ func (o *options) grow(ctx context.Context, t redistest.T, r *growthResult, leng
 		Subscribe: "http://" + c.nodes[0].addr.String() + "/rooms/{room}/events",
 		Publish:   "http://" + c.nodes[0].addr.String() + "/rooms/{room}/events",
 		Nodes:     c.addrs(), Streams: r.Streams, Rooms: r.Rooms, Rate: r.Rate, Payload: r.Payload,
-		Publishers: min(16, max(4, int(r.Rate/50))), Settle: growthIdle, Duration: length,
+		Publishers: min(16, max(4, int(r.Rate/50))), Settle: length / 2, Duration: length,
 		Stage: func(stage string) {
 			line.show(r.Axis, "%d: %s", r.Value, stage)
 			switch stage {

@@ -36,8 +36,8 @@ func thisMachine() machine {
 // What things take, generously: an estimate that turns out too small would have
 // the kernel kill somebody.
 const (
-	bytesPerStream  = 15 << 10 // both ends in the kernel, the node's part and the client's
-	bytesPerProcess = 40 << 20 // a node, or a crowd
+	bytesPerStream  = 13 << 10 // both ends in the kernel, the node's part and the client's
+	bytesPerProcess = 30 << 20 // a node, or a crowd
 	filesPerStream  = 2
 	mostPerProcess  = 18_000 // streams
 )
@@ -124,21 +124,19 @@ func kilobytes(file string) map[string]int64 {
 
 // memory is how much is in use, in bytes.
 type memory struct {
-	machine int64 // all that is
-	slab    int64 // of the kernel: sockets, files and what belongs to them
-	tcp     int64 // of the kernel: what is on its way
-	nodes   int64 // of the nodes' processes, what they share counted once
-	rss     int64 // of the nodes' processes, what they share counted for each
-	crowds  int64 // of the clients' processes
+	slab   int64 // of the kernel: sockets, files and what belongs to them
+	tcp    int64 // of the kernel: what is on its way
+	nodes  int64 // of the nodes' processes, what they share counted once
+	rss    int64 // of the nodes' processes, what they share counted for each
+	crowds int64 // of the clients' processes
 }
 
 func (m memory) since(before memory) memory {
-	return memory{m.machine - before.machine, m.slab - before.slab, m.tcp - before.tcp, m.nodes - before.nodes, m.rss - before.rss, m.crowds - before.crowds}
+	return memory{m.slab - before.slab, m.tcp - before.tcp, m.nodes - before.nodes, m.rss - before.rss, m.crowds - before.crowds}
 }
 
 func memoryOf(nodes, crowds []int) memory {
-	info := meminfo()
-	m := memory{machine: info["MemTotal"] - info["MemAvailable"], slab: info["Slab"], tcp: tcpMemory()}
+	m := memory{slab: meminfo()["Slab"], tcp: tcpMemory()}
 	for _, pid := range nodes {
 		sizes := kilobytes(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 		m.nodes += sizes["Pss"]

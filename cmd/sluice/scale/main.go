@@ -61,6 +61,7 @@ type options struct {
 	json                              bool
 
 	progress io.Writer
+	pause    time.Duration // for memory that is not needed to be given back
 }
 
 // crowdCommand is the first argument of a process that holds clients.
@@ -70,7 +71,7 @@ func start(ctx context.Context, args []string, in io.Reader, out, progress io.Wr
 	if len(args) == 1 && args[0] == crowdCommand {
 		return beCrowd(ctx, in, out)
 	}
-	o := options{progress: progress}
+	o := options{progress: progress, pause: 3 * time.Second}
 	flags := flag.NewFlagSet("scale", flag.ContinueOnError)
 	flags.SetOutput(progress)
 	flags.IntVar(&o.streams, "streams", 10_000, "clients to connect")

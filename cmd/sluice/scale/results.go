@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -22,10 +23,10 @@ type crowdResult struct {
 	NodeEmpty      int64   `json:"node_empty_bytes"` // before anybody connected; PSS, as all but node_rss
 	Node           int64   `json:"node_bytes"`       // with all streams open
 	NodeRSS        int64   `json:"node_rss_bytes"`
-	Stream         int64   `json:"stream_bytes"` // by which the nodes grew, for each stream
-	Client         int64   `json:"client_bytes"` // of the clients' processes, for each stream
-	Kernel         int64   `json:"kernel_bytes"` // by which the kernel's objects grew, both ends, for each stream
-	Machine        int64   `json:"machine_bytes"`
+	Stream         int64   `json:"stream_bytes"`  // by which the nodes grew, for each stream
+	Client         int64   `json:"client_bytes"`  // of the clients' processes, for each stream
+	Kernel         int64   `json:"kernel_bytes"`  // by which the kernel's objects grew, both ends, for each stream
+	Machine        int64   `json:"machine_bytes"` // all of that together
 
 	HeartbeatCPU float64 `json:"heartbeat_cpu_us"` // of the nodes, for each heartbeat
 	Messages     []told  `json:"messages"`
@@ -34,6 +35,8 @@ type crowdResult struct {
 
 	Moved        int64   `json:"moved"` // streams of the node that was killed
 	MovedSeconds float64 `json:"moved_s"`
+
+	Errors map[string]int64 `json:"errors,omitempty"` // of connections, which the kill brings about
 
 	Sent      uint32 `json:"sent"`
 	Delivered int64  `json:"delivered"`
@@ -69,6 +72,9 @@ func (r *crowdResult) writeText(w io.Writer) error {
 	}
 	if r.Moved > 0 {
 		line("node killed", "its %d streams are back elsewhere after %.1f s", r.Moved, r.MovedSeconds)
+	}
+	for _, text := range slices.Sorted(maps.Keys(r.Errors)) {
+		line("", "%d x %s", r.Errors[text], text)
 	}
 	if r.Sent > 0 {
 		line("verdict", "%d messages, %d deliveries: %d lost, %d doubled, %d reordered, %d corrupt", r.Sent, r.Delivered, r.Lost, r.Doubled, r.Reordered, r.Corrupt)

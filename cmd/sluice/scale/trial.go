@@ -104,7 +104,7 @@ func (x *trial) settle() error {
 			return err
 		}
 	}
-	return x.sleep(3 * time.Second)
+	return x.sleep(x.opt.pause)
 }
 
 func (x *trial) sleep(d time.Duration) error {
@@ -122,7 +122,7 @@ func (x *trial) weigh(before memory) {
 	per := func(bytes int64) int64 { return bytes / int64(x.streams) }
 	x.res.Node, x.res.NodeRSS = now.nodes/int64(x.nodes), now.rss/int64(x.nodes)
 	x.res.Stream, x.res.Client, x.res.Kernel = per(took.nodes), per(took.crowds), per(took.slab+took.tcp)
-	x.res.Machine = took.machine
+	x.res.Machine = now.nodes + now.crowds + took.slab + took.tcp
 }
 
 func (x *trial) crowdPids() (pids []int) {
@@ -241,6 +241,7 @@ func (x *trial) judge() error {
 	r := x.res
 	r.Sent, r.Delivered = x.sent, all.Delivered
 	r.Lost, r.Doubled, r.Reordered, r.Corrupt, r.Announced = all.Lost, all.Doubled, all.Reordered, all.Corrupt, all.Announced
+	r.Errors = all.Errors
 	r.P50, r.P99 = all.Latency.P50, all.Latency.P99
 	if r.Lost+r.Doubled+r.Reordered+r.Corrupt > 0 || r.Delivered != int64(x.sent)*int64(x.streams) {
 		return errors.New("not every stream has got every message once, whole and in order")

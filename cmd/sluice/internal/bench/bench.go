@@ -68,7 +68,7 @@ type Config struct {
 	TLS         *tls.Config   // for https; the system's roots if nil
 
 	// Nodes take the place of the URLs' host: stream i begins at node i modulo
-	// their number, and goes to the next one whenever its connection ends. All
+	// their number, and goes to another one whenever its connection ends. All
 	// must speak what the URLs' scheme says.
 	Nodes []netip.AddrPort
 

@@ -183,7 +183,9 @@ func (r *run) ended(s *stream, err error) {
 	retry := cmp.Or(s.retry, time.Second)
 	s.decoder.Restart()
 	s.response, s.open, s.greeted, s.bye, s.retry = response{}, false, false, "", 0
-	s.node++
+	if n := len(r.nodes); n > 1 {
+		s.node += 1 + rand.IntN(n-1) // one node that is gone is not to be the burden of one other
+	}
 	if !giveUp {
 		r.opener.add(s, r.now()+time.Duration(float64(retry)*(0.8+0.4*rand.Float64())))
 	}
