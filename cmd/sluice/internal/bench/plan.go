@@ -29,8 +29,8 @@ type plan struct {
 	id        string // of the run, eight characters
 	subscribe *target
 	nodes     []netip.AddrPort // one, if no others were named
-	publish   *target // nil: hold streams only
-	sources   int     // 0: leave the source address to the system
+	publish   *target          // nil: hold streams only
+	sources   int              // 0: leave the source address to the system
 	format    *format
 	requests  []form // by room, for publishers
 }
