@@ -39,11 +39,10 @@ type word struct {
 }
 
 const (
-	roomName     = "scale"
-	sayEvery     = 250 * time.Millisecond
-	perSource    = 1000 // streams of an address, which is what a node allows
-	connecting   = 200  // streams of a crowd that are being opened
-	crowdsAtOnce = 2    // that open theirs
+	roomName   = "scale"
+	sayEvery   = 250 * time.Millisecond
+	perSource  = 1000 // streams of an address, which is what a node allows
+	connecting = 200  // streams of a crowd that are being opened
 )
 
 // beCrowd is the whole of a process that holds clients.

@@ -48,10 +48,6 @@ func (o *options) grow(ctx context.Context, t redistest.T, r *growthResult, leng
 	if err != nil {
 		return err
 	}
-	if err := c.collectGarbage(ctx); err != nil {
-		return err
-	}
-	empty := memoryOf(c.pids(), nil)
 	m := &meter{cluster: c}
 	report, err := bench.Run(ctx, bench.Config{
 		Subscribe: "http://" + c.nodes[0].addr.String() + "/rooms/{room}/events",
@@ -61,15 +57,9 @@ func (o *options) grow(ctx context.Context, t redistest.T, r *growthResult, leng
 		Stage: func(stage string) {
 			line.show(r.Axis, "%d: %s", r.Value, stage)
 			switch stage {
-			case "settling":
-				if err := errors.Join(c.collectGarbage(ctx), c.collectGarbage(ctx)); err == nil {
-					r.Stream = memoryOf(c.pids(), nil).since(empty).nodes / int64(r.Streams)
-				}
-			case "measuring", "ended":
-			default:
-				return
+			case "settling", "measuring", "ended":
+				m.note()
 			}
-			m.note()
 		},
 	})
 	if err != nil {

@@ -99,7 +99,6 @@ type growthResult struct {
 	EventCPU   float64 `json:"event_cpu_us"` // of both, for each event
 	P50        float64 `json:"p50_ms"`
 	P99        float64 `json:"p99_ms"`
-	Stream     int64   `json:"stream_bytes"` // by which the nodes grew, for each stream
 	Faultless  bool    `json:"faultless"`
 }
 
@@ -118,8 +117,8 @@ func (r *growthResult) writeText(w io.Writer) error {
 	if !r.Faultless {
 		verdict = "FAULTS"
 	}
-	_, err := fmt.Fprintf(w, "%-8s %6d: CPU a delivery %7.2f µs, and in Redis %6.2f; an event %8.1f; idle %.1f ms/s; p50 %.1f ms, p99 %.1f; %d bytes a stream; %s\n",
-		r.Axis, r.Value, r.CPU, r.RedisCPU, r.EventCPU, r.IdleCPU, r.P50, r.P99, r.Stream, verdict)
+	_, err := fmt.Fprintf(w, "%-8s %6d: CPU a delivery %7.2f µs, and in Redis %6.2f; an event %8.1f; idle %.1f ms/s; p50 %.1f ms, p99 %.1f; %s\n",
+		r.Axis, r.Value, r.CPU, r.RedisCPU, r.EventCPU, r.IdleCPU, r.P50, r.P99, verdict)
 	return err
 }
 
