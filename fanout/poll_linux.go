@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"context"
+	"errors"
 	"os"
 	"syscall"
 
@@ -35,20 +36,13 @@ func newPoller() (*poller, error) {
 }
 
 // add watches a connection; when its client hangs up, slot is reported, once.
-func (p *poller) add(conn syscall.RawConn, slot uint32) error {
+func (p *poller) add(s socket, slot uint32) error {
 	var result error
-	err := conn.Control(func(fd uintptr) {
-		event := unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(slot)}
-		if err := p.raw.Control(func(set uintptr) {
-			result = unix.EpollCtl(int(set), unix.EPOLL_CTL_ADD, int(fd), &event)
-		}); err != nil {
-			result = err
-		}
+	event := unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(slot)}
+	err := p.raw.Control(func(set uintptr) {
+		result = unix.EpollCtl(int(set), unix.EPOLL_CTL_ADD, int(s), &event)
 	})
-	if err != nil {
-		return err
-	}
-	return result
+	return errors.Join(err, result)
 }
 
 func (p *poller) close() { _ = p.file.Close() }
@@ -72,15 +66,4 @@ func (p *poller) run(ctx context.Context, report func(slot uint32)) {
 			report(uint32(e.Fd))
 		}
 	}
-}
-
-// hungUp says that the client has closed its end, or that the connection is broken.
-func hungUp(conn syscall.RawConn) bool {
-	gone := false
-	err := conn.Control(func(fd uintptr) {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-		n, err := unix.Poll(fds, 0)
-		gone = err == nil && n > 0
-	})
-	return gone || err != nil
 }

@@ -122,9 +122,7 @@ func (sh *shard) run() {
 			}
 		}
 		now := sh.hub.now()
-		for s := sh.wheel.pop(now); s != nil; s = sh.wheel.pop(now) {
-			sh.comeUp(s, now)
-		}
+		sh.comeUpAll(now)
 		for _, p := range parts {
 			sh.serve(p, now)
 		}
@@ -162,6 +160,13 @@ func (sh *shard) awake() {
 	<-sh.wake
 }
 
+// comeUpAll looks at the streams whose time has come.
+func (sh *shard) comeUpAll(now instant) {
+	for s := sh.wheel.pop(now); s != nil; s = sh.wheel.pop(now) {
+		sh.comeUp(s, now)
+	}
+}
+
 // comeUp looks at a stream whose time has come, or would have, had nothing
 // been written meanwhile.
 func (sh *shard) comeUp(s *Stream, now instant) {
@@ -177,23 +182,24 @@ func (sh *shard) comeUp(s *Stream, now instant) {
 // attend looks at a stream that was queued.
 func (sh *shard) attend(s *Stream, now instant) {
 	sh.mu.Lock()
-	why, raw := s.marks, s.raw
+	why, ended := s.marks, s.socket == noSocket
 	s.marks = 0
+	hung := !ended && why&markHung != 0 && s.socket.hungUp() // under the lock, or it might be closed meanwhile
 	sh.mu.Unlock()
-	if raw == nil {
-		return // it has ended
+	if ended {
+		return
 	}
 	if why&markBack != 0 {
 		s.away = false
 	}
-	if why&markHung != 0 && hungUp(raw) {
+	if hung {
 		s.end.CompareAndSwap(0, byeCode(ByeGone))
-		if s.away {
-			sh.cut(s)
-		}
 	}
-	if !s.away {
+	switch {
+	case !s.away:
 		sh.step(s, now)
+	case hung:
+		sh.cut(s)
 	}
 }
 
@@ -225,7 +231,7 @@ func (sh *shard) step(s *Stream, now instant) {
 // part writes the last bytes to a stream, and ends it.
 func (sh *shard) part(s *Stream, b []byte, out outlook) {
 	s.away = true
-	n, err := sh.sc.pen.write(s.raw, b)
+	n, err := s.socket.write(b)
 	if err == nil && n < len(b) {
 		rest := append([]byte(nil), b[n:]...)
 		if sh.hub.spawn(func() {
@@ -243,7 +249,7 @@ func (sh *shard) part(s *Stream, b []byte, out outlook) {
 // write gives b to a connection. It says no if the stream is away since, or
 // ended. What stays, for ever the same, need not be copied for a slow client.
 func (sh *shard) write(s *Stream, b []byte, stays bool) bool {
-	n, err := sh.sc.pen.write(s.raw, b)
+	n, err := s.socket.write(b)
 	if err != nil {
 		s.away = true
 		s.finish(ByeGone)
@@ -292,7 +298,7 @@ func (sh *shard) driveAside(s *Stream, head, rest []byte) {
 			s.hangUp(to.whole)
 			return
 		case err == nil:
-			if s.park() == nil && sh.takeBack(s) {
+			if sh.takeBack(s) {
 				return
 			}
 			s.End(ByeGone)
@@ -320,11 +326,10 @@ func (sh *shard) takeBack(s *Stream) bool {
 // cut breaks the connection of a stream that is away, so that whoever drives
 // it no longer waits.
 func (sh *shard) cut(s *Stream) {
-	sh.mu.Lock()
-	raw := s.raw
-	sh.mu.Unlock()
-	if raw != nil {
-		shutDown(raw)
+	sh.mu.Lock() // or it might be closed meanwhile, and its number be another's
+	defer sh.mu.Unlock()
+	if s.socket != noSocket {
+		s.socket.shutDown()
 	}
 }
 

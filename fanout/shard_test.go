@@ -19,7 +19,7 @@ import (
 )
 
 func TestIdleStreamIsSmall(t *testing.T) {
-	if size := unsafe.Sizeof(Stream{}); size > 208 { // what the allocator gives for it
+	if size := unsafe.Sizeof(Stream{}); size > 176 { // what the allocator gives for it
 		t.Errorf("a stream takes %d bytes", size)
 	}
 	if size := unsafe.Sizeof(seat{}); size > 48 {
@@ -86,11 +86,16 @@ func connect(t testing.TB) (server, client net.Conn) {
 	if client, err = net.Dial("tcp", ln.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
-	if server, err = ln.Accept(); err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() { _ = client.Close() })
-	return server, client
+	for {
+		if server, err = ln.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		if server.RemoteAddr().String() == client.LocalAddr().String() {
+			return server, client
+		}
+		_ = server.Close() // somebody who looks for what listened here before
+	}
 }
 
 func TestConnectionThatCannotBeWatchedKeepsAGoroutine(t *testing.T) {

@@ -5,8 +5,7 @@ package fanout
 import (
 	"context"
 	"errors"
-	"os"
-	"syscall"
+	"net"
 	"time"
 )
 
@@ -14,12 +13,20 @@ import (
 // goroutine (serveAside), and none of the functions below is called.
 type poller struct{}
 
-func newPoller() (*poller, error)                                { return nil, errors.ErrUnsupported }
-func (*poller) add(syscall.RawConn, uint32) error                { return errors.ErrUnsupported }
-func (*poller) run(context.Context, func(uint32))                {}
-func (*poller) close()                                           {}
-func hungUp(syscall.RawConn) bool                                { return false }
-func writeNow(uintptr, []byte) (int, error)                      { return 0, nil }
-func swallow(syscall.RawConn)                                    {}
-func duplicate(syscall.RawConn, time.Duration) (*os.File, error) { return nil, errors.ErrUnsupported }
-func shutDown(syscall.RawConn)                                   {}
+func newPoller() (*poller, error)                 { return nil, errors.ErrUnsupported }
+func (*poller) add(socket, uint32) error          { return errors.ErrUnsupported }
+func (*poller) run(context.Context, func(uint32)) {}
+func (*poller) close()                            {}
+
+// socket is the descriptor of a connection that was taken over.
+type socket int32
+
+const noSocket socket = -1
+
+func takeSocket(net.Conn, time.Duration) (socket, bool) { return noSocket, false }
+func (socket) write([]byte) (int, error)                { return 0, errors.ErrUnsupported }
+func (socket) conn() (net.Conn, error)                  { return nil, errors.ErrUnsupported }
+func (socket) hungUp() bool                             { return false }
+func (socket) swallow()                                 {}
+func (socket) shutDown()                                {}
+func (socket) close()                                   {}

@@ -98,7 +98,7 @@ func (s *Stream) drive(ctx context.Context, to sink) (ByeReason, error) {
 		b, out := s.step(sc.empty(), sc, h.now())
 		sc.buf = b
 		h.stats.Bytes.Add(int64(len(b) - chunkRoom))
-		if to.send(b, sc, out.clean()) != nil {
+		if to.send(b, out.clean()) != nil {
 			return ByeGone, nil
 		}
 		h.delivered(out.fresh)
@@ -119,7 +119,7 @@ func (s *Stream) drive(ctx context.Context, to sink) (ByeReason, error) {
 		if len(b) > chunkRoom {
 			s.written = h.now()
 		}
-		if to.send(b, sc, false) != nil {
+		if to.send(b, false) != nil {
 			return ByeGone, nil
 		}
 		if err != nil {
@@ -131,14 +131,14 @@ func (s *Stream) drive(ctx context.Context, to sink) (ByeReason, error) {
 // sink is where a goroutine that drives a stream writes to.
 type sink interface {
 	// send writes b[chunkRoom:] whole, or fails; the room before it is the
-	// sink's. Nothing follows the last. It may use the pen of sc.
-	send(b []byte, sc *scratch, last bool) error
+	// sink's. Nothing follows the last.
+	send(b []byte, last bool) error
 }
 
 // connSink writes to a Conn.
 type connSink struct{ Conn }
 
-func (c connSink) send(b []byte, _ *scratch, _ bool) error {
+func (c connSink) send(b []byte, _ bool) error {
 	if len(b) == chunkRoom {
 		return nil
 	}
@@ -149,12 +149,11 @@ func (c connSink) send(b []byte, _ *scratch, _ bool) error {
 type scratch struct {
 	buf   []byte
 	items []item
-	pen   *pen
 	most  int // bytes, about, to take at once
 }
 
 func newScratch(most int) *scratch {
-	return &scratch{buf: make([]byte, chunkRoom, 4<<10), pen: newPen(), most: most}
+	return &scratch{buf: make([]byte, chunkRoom, 4<<10), most: most}
 }
 
 // scratches are for goroutines that drive one stream. As many may wait for slow

@@ -4,12 +4,10 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"io"
 	"math"
 	mathrand "math/rand/v2"
 	"slices"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -71,7 +69,7 @@ const (
 // what is due (step.go) and write it: Run from the caller's goroutine, Serve,
 // after its beginning, from a shard (shard.go).
 //
-// There are many of them, so it is kept small: 200 bytes.
+// There are many of them, so it is kept small: 168 bytes.
 type Stream struct {
 	id    [26]byte
 	moved bool    // a seat has moved since an id was written
@@ -97,17 +95,16 @@ type Stream struct {
 
 	expiring atomic.Bool // the client is to be told that the lease ends
 
-	conn  io.Closer       // that was taken over: a net.Conn, or, once parked, an *os.File; nil when it is closed
-	raw   syscall.RawConn // of conn; nil if nothing watches it
-	terms *Terms          // of conn
-	next  *Stream         // in a slot of the shard's wheel
+	socket socket  // that was taken over; the shard's lock guards its end. noSocket before, and behind it
+	terms  *Terms  // of the connection that was taken over
+	next   *Stream // in a slot of the shard's wheel
 }
 
 // Open finds out where the stream begins, for which it may wait for the log. It
 // fails with ErrUnavailable if that does not answer, and with ErrClosed while
 // the node shuts down. The caller owes a Run or a Serve.
 func (h *Hub) Open(ctx context.Context, opt StreamOptions) (*Stream, error) {
-	s := &Stream{look: h.lookOf(opt), ended: opt.Ended}
+	s := &Stream{look: h.lookOf(opt), ended: opt.Ended, socket: noSocket}
 	copy(s.id[:], cmp.Or(opt.ID, rand.Text()))
 	if err := s.sitDown(ctx, h, opt.Rooms, opt.Starts); err != nil {
 		return nil, err

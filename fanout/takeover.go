@@ -3,9 +3,7 @@ package fanout
 import (
 	"io"
 	"net"
-	"os"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -29,25 +27,33 @@ func (t *Terms) timeout() time.Duration {
 // no longer the caller's. All calls share terms, which do not change.
 func (s *Stream) Serve(conn net.Conn, head []byte, terms *Terms) {
 	h := s.hub()
-	s.conn, s.terms = conn, terms
-	raw, ok := h.watchable(conn)
+	s.terms = terms
+	if !h.watches() {
+		s.serveAside(conn, head)
+		return
+	}
+	sock, ok := takeSocket(conn, terms.timeout())
 	if !ok {
 		s.serveAside(conn, head)
 		return
 	}
-	s.raw, s.away = raw, true
 	part := s.first.room.shardPart()
 	sh := h.shards[part-1]
+	s.socket, s.away = sock, true
 	s.waker.Store(&sh.waker)
 	for i := range s.seats() {
 		seat := s.seat(i)
 		seat.room.sit(seat, part)
 	}
+	if h.poller.add(sock, s.slot) != nil {
+		s.End(ByeGone) // a client that leaves would never be noticed
+	}
 	sh.driveAside(s, head, nil)
 }
 
-// watchable says whether a connection can be parked.
-func (h *Hub) watchable(conn net.Conn) (syscall.RawConn, bool) {
+// watches says whether there is a poller, without which no connection can be
+// without a goroutine.
+func (h *Hub) watches() bool {
 	h.pollOnce.Do(func() {
 		p, err := newPoller()
 		if err != nil {
@@ -60,12 +66,7 @@ func (h *Hub) watchable(conn net.Conn) (syscall.RawConn, bool) {
 		}
 		h.poller = p
 	})
-	sc, ok := conn.(syscall.Conn)
-	if !ok || h.poller == nil {
-		return nil, false
-	}
-	raw, err := sc.SyscallConn()
-	return raw, err == nil
+	return h.poller != nil
 }
 
 // hungUp has a shard look whether the client of a slot has hung up.
@@ -81,33 +82,6 @@ func (h *Hub) hungUp(slot uint32) {
 	}
 }
 
-// park puts a file in the place of the stream's net.Conn, for the same socket,
-// and has the poller watch it. A net.Conn costs 0.9 KB of memory, most of it so
-// that goroutines can wait for it: for a stream that is not away none does.
-func (s *Stream) park() error {
-	conn, ok := s.conn.(net.Conn)
-	if !ok {
-		return nil // it is parked
-	}
-	file, err := duplicate(s.raw, s.terms.timeout())
-	if err != nil {
-		return err
-	}
-	raw, err := file.SyscallConn()
-	if err == nil {
-		err = s.hub().poller.add(raw, s.slot)
-	}
-	if err != nil {
-		_ = file.Close() // it was of no use
-		return err
-	}
-	sh := s.waker.Load().shard
-	sh.mu.Lock()
-	s.conn, s.raw = file, raw
-	sh.mu.Unlock()
-	return conn.Close()
-}
-
 // serveAside is Serve where there is no poller that notices hang-ups, or for
 // a connection that it cannot watch: a goroutine reads, to see the client leave.
 func (s *Stream) serveAside(conn net.Conn, head []byte) {
@@ -116,34 +90,46 @@ func (s *Stream) serveAside(conn net.Conn, head []byte) {
 		_, _ = io.Copy(io.Discard, conn) // which ends with the connection, one way or another
 		s.End(ByeGone)
 	})
-	to := &takenSink{s: s, head: head}
-	reason := s.run(s.hub().ctx, to)
+	reason := s.run(s.hub().ctx, &connTaken{terms: s.terms, conn: conn, head: head})
 	s.finish(reason)
-	s.hangUp(to.whole)
+	_ = conn.Close() // nothing is left that could be lost
 	watch.Wait()
+}
+
+// connTaken writes to a connection that is not watched.
+type connTaken struct {
+	terms *Terms
+	conn  net.Conn
+	head  []byte // still to be written before anything else
+}
+
+func (k *connTaken) send(b []byte, last bool) error {
+	out := append(k.head, k.terms.frame(b, last)...)
+	k.head = nil
+	return k.terms.writeTo(k.conn, out)
 }
 
 // hangUp closes the connection. If it is told to, it first takes what the
 // client has sent besides its request: otherwise the kernel would cut the
 // client off from the last bytes written.
 func (s *Stream) hangUp(gently bool) {
-	conn, raw := s.detach()
-	if gently && raw != nil {
-		swallow(raw)
+	sock := s.detach()
+	if gently {
+		sock.swallow()
 	}
-	_ = conn.Close() // nothing is left that could be lost
+	sock.close()
 }
 
 // detach takes the connection from the stream, which may be remembered for a
-// while by a wheel or a queue.
-func (s *Stream) detach() (io.Closer, syscall.RawConn) {
-	if w := s.waker.Load(); w.shard != nil {
-		w.shard.mu.Lock() // others look whether there is a connection
-		defer w.shard.mu.Unlock()
-	}
-	conn, raw := s.conn, s.raw
-	s.conn, s.raw = nil, nil
-	return conn, raw
+// while by a wheel or a queue. Others, who look under the lock whether there is
+// one, do not see it once it is closed and its number another's.
+func (s *Stream) detach() socket {
+	sh := s.waker.Load().shard
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sock := s.socket
+	s.socket = noSocket
+	return sock
 }
 
 // frame makes what was appended to b behind chunkRoom what goes over the
@@ -174,22 +160,21 @@ type takenSink struct {
 // that a slow one does, and one that takes nothing is found out.
 const writeStep = 16 << 10
 
-func (k *takenSink) send(b []byte, sc *scratch, last bool) error {
-	s := k.s
-	out := s.terms.frame(b, last)
+func (k *takenSink) send(b []byte, last bool) error {
+	out := k.s.terms.frame(b, last)
 	if k.head != nil {
 		out = append(k.head, out...)
 		k.head = nil
 	}
-	if s.raw != nil && len(out) > 0 {
-		n, err := sc.pen.write(s.raw, out)
+	if len(out) > 0 {
+		n, err := k.s.socket.write(out)
 		if err != nil {
 			return err
 		}
 		out = out[n:]
 	}
 	k.whole = last
-	return s.writeWaiting(out)
+	return k.s.writeWaiting(out)
 }
 
 // writeWaiting writes all of out to the stream's connection, or fails when the
@@ -198,17 +183,18 @@ func (s *Stream) writeWaiting(out []byte) error {
 	if len(out) == 0 {
 		return nil
 	}
-	conn, ok := s.conn.(net.Conn)
-	if file, parked := s.conn.(*os.File); !ok && parked {
-		c, err := net.FileConn(file)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		conn = c
+	conn, err := s.socket.conn()
+	if err != nil {
+		return err
 	}
+	defer conn.Close()
+	return s.terms.writeTo(conn, out)
+}
+
+// writeTo writes all of out, or fails when the client takes nothing for too long.
+func (t *Terms) writeTo(conn net.Conn, out []byte) error {
 	for len(out) > 0 {
-		if err := conn.SetWriteDeadline(time.Now().Add(s.terms.timeout())); err != nil {
+		if err := conn.SetWriteDeadline(time.Now().Add(t.timeout())); err != nil {
 			return err
 		}
 		n, err := conn.Write(out[:min(len(out), writeStep)])
@@ -217,35 +203,5 @@ func (s *Stream) writeWaiting(out []byte) error {
 		}
 		out = out[n:]
 	}
-	return conn.SetWriteDeadline(time.Time{}) // or what is written without waiting would fail later
-}
-
-// pen writes to a descriptor what it takes at once. It exists so that a write
-// allocates nothing. One goroutine uses it at a time.
-type pen struct {
-	out  []byte
-	n    int
-	err  error
-	call func(fd uintptr) bool
-}
-
-func newPen() *pen {
-	p := &pen{}
-	p.call = func(fd uintptr) bool {
-		p.n, p.err = writeNow(fd, p.out)
-		return true // do not wait
-	}
-	return p
-}
-
-// write says how many bytes of b the connection has taken: all, or fewer if it
-// would block.
-func (p *pen) write(raw syscall.RawConn, b []byte) (int, error) {
-	p.out, p.n = b, 0
-	err := raw.Write(p.call)
-	p.out = nil
-	if err != nil {
-		return 0, err
-	}
-	return p.n, p.err
+	return nil
 }

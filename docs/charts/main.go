@@ -1,5 +1,5 @@
-// Command charts draws what docs/performance.json holds: the tables of
-// docs/performance.md, between its markers, and the bars of docs/charts/*.svg.
+// Command charts draws what docs/performance.json and docs/growth.json hold: the
+// tables of docs/performance.md, between its markers, and the bars of docs/charts/*.svg.
 // Run it in the project's root, after the figures have changed:
 //
 //	go run ./docs/charts
@@ -8,6 +8,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html"
 	"os"
@@ -80,12 +81,13 @@ var scenarios = []struct {
 // row is a server's medians in a scenario.
 type row struct {
 	peer   string
+	ours   bool
 	runs   int
 	values []float64
 }
 
 func main() {
-	if err := draw("docs"); err != nil {
+	if err := errors.Join(draw("docs"), drawGrowth("docs")); err != nil {
 		fmt.Fprintln(os.Stderr, "charts:", err)
 		os.Exit(1)
 	}
@@ -113,7 +115,7 @@ func draw(dir string) error {
 			return err
 		}
 	}
-	return between(filepath.Join(dir, "performance.md"), tables.String())
+	return between(filepath.Join(dir, "performance.md"), "tables", tables.String())
 }
 
 // medians gives a row for each server, in the order in which they were first measured.
@@ -123,21 +125,24 @@ func medians(runs []run, scenario string, columns []column) []row {
 		if first.Scenario != scenario || slices.ContainsFunc(rows, func(r row) bool { return r.peer == first.Peer }) {
 			continue
 		}
-		r := row{peer: first.Peer}
+		all := slices.DeleteFunc(slices.Clone(runs), func(r run) bool { return r.Scenario != scenario || r.Peer != first.Peer })
+		r := row{peer: first.Peer, ours: strings.HasPrefix(first.Peer, "sluice"), runs: len(all)}
 		for _, c := range columns {
-			var all []float64
-			for _, other := range runs {
-				if other.Scenario == scenario && other.Peer == first.Peer {
-					all = append(all, c.of(other))
-				}
-			}
-			slices.Sort(all)
-			r.runs = len(all)
-			r.values = append(r.values, (all[(len(all)-1)/2]+all[len(all)/2])/2)
+			r.values = append(r.values, median(all, c.of))
 		}
 		rows = append(rows, r)
 	}
 	return rows
+}
+
+// median is the middle of a figure of some measurements.
+func median[M any](of []M, figure func(M) float64) float64 {
+	var all []float64
+	for _, m := range of {
+		all = append(all, figure(m))
+	}
+	slices.Sort(all)
+	return (all[(len(all)-1)/2] + all[len(all)/2]) / 2
 }
 
 func table(w *bytes.Buffer, columns []column, rows []row) {
@@ -168,7 +173,7 @@ func chart(title string, c column, rows []row) []byte {
 	fmt.Fprintf(&b, `<text x="10" y="20" font-weight="bold">%s</text><text x="10" y="40" fill="#555">%s</text>`+"\n", html.EscapeString(title), html.EscapeString(c.title))
 	for i, r := range rows {
 		y, colour := 52+height*i, "#9aa5b1"
-		if strings.HasPrefix(r.peer, "sluice") {
+		if r.ours {
 			colour = "#1f6feb"
 		}
 		bar := r.values[0] / max(longest, 1e-9) * width
@@ -179,9 +184,9 @@ func chart(title string, c column, rows []row) []byte {
 	return b.Bytes()
 }
 
-// between puts text between the markers of a page.
-func between(file, text string) error {
-	const begin, end = "<!-- tables -->", "<!-- end of tables -->"
+// between puts text between the markers of a page that have a name.
+func between(file, name, text string) error {
+	begin, end := "<!-- "+name+" -->", "<!-- end of "+name+" -->"
 	page, err := os.ReadFile(file)
 	if err != nil {
 		return err

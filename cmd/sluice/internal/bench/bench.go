@@ -23,6 +23,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 )
 
@@ -61,10 +62,21 @@ type Config struct {
 	Connecting  int           // streams being opened at a time; 100
 	Patience    time.Duration // for a response head, and for connecting to make progress; 10 s
 	Sources     int           // source addresses, where the target is loopback; one for 1000 streams if 0
+	FirstSource int           // how many of them others use already
 	NoResume    bool          // leave streams that end alone
 	Portable    bool          // a goroutine a stream, even where epoll is to be had
 	TLS         *tls.Config   // for https; the system's roots if nil
 
+	// Nodes take the place of the URLs' host: stream i begins at node i modulo
+	// their number, and goes to another one whenever its connection ends. All
+	// must speak what the URLs' scheme says.
+	Nodes []netip.AddrPort
+
+	// What processes that measure together agree on, see Crowd; chosen by the run if zero.
+	ID    string    // of the messages: eight characters
+	Clock time.Time // what times count from
+
+	Stage    func(string)   // told the name of each stage as it begins, and "ended", if not nil; what it does counts to the stage before
 	Warn     func(string)   // told what deserves attention before the run, if not nil
 	Progress func(Progress) // called a few times a second from one goroutine, if not nil
 }
@@ -93,6 +105,9 @@ func (c Config) withDefaults() Config {
 	if c.Warn == nil {
 		c.Warn = func(string) {}
 	}
+	if c.Stage == nil {
+		c.Stage = func(string) {}
+	}
 	if 0 < c.Payload && c.Payload < MinPayload {
 		c.Warn(fmt.Sprintf("messages have %d bytes; fewer cannot hold what has to be checked", MinPayload))
 	}
@@ -118,6 +133,12 @@ func (c Config) check() error {
 	}
 	if c.Rate < 0 || c.ConnectRate < 0 || c.Window < 0 || c.Sources < 0 || c.Sources > maxSources {
 		return fmt.Errorf("%w: rates and the window cannot be negative, sources are at most %d", ErrUsage, maxSources)
+	}
+	if c.FirstSource < 0 || c.FirstSource > maxFirstSource {
+		return fmt.Errorf("%w: the first source must be between 0 and %d", ErrUsage, maxFirstSource)
+	}
+	if c.ID != "" && len(c.ID) != idLength {
+		return fmt.Errorf("%w: an id has %d characters", ErrUsage, idLength)
 	}
 	if c.Duration < 0 || c.Warmup < 0 || c.Settle < 0 || c.Grace < 0 || c.Patience < 0 {
 		return fmt.Errorf("%w: a time cannot be negative", ErrUsage)

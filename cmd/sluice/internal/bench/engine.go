@@ -49,7 +49,7 @@ func (e *portable) stop() {
 
 // read carries s through one connection.
 func (e *portable) read(s *stream) error {
-	conn, err := e.run.subscribe.dial(e.ctx, e.run.source(s.source), e.run.Patience)
+	conn, err := e.run.subscribe.dial(e.ctx, e.run.node(s), e.run.source(s.source), e.run.Patience)
 	if err != nil {
 		return kind("connect", err)
 	}

@@ -156,7 +156,7 @@ func (w *worker) close() {
 
 // connect begins a connection; epoll tells when it stands.
 func (w *worker) connect(s *stream) {
-	fd, err := dialNonblocking(w.run.source(s.source), w.run.subscribe.addr)
+	fd, err := dialNonblocking(w.run.source(s.source), w.run.node(s))
 	if err != nil {
 		w.run.ended(s, kind("connect", err))
 		return

@@ -26,6 +26,7 @@ var (
 type stream struct {
 	index, room int
 	source      int
+	node        int // in plan.nodes, modulo their number
 
 	response response
 	decoder  eventstream.Decoder

@@ -16,6 +16,8 @@ import (
 
 const (
 	maxSources       = 250
+	maxFirstSource   = 1 << 20 // which leaves all in 127.0.0.0/8
+	idLength         = 8
 	streamsPerSource = 1000
 	// spare descriptors: publishers come on top of it, streams one by one.
 	spareDescriptors = 64
@@ -26,8 +28,9 @@ type plan struct {
 	Config
 	id        string // of the run, eight characters
 	subscribe *target
-	publish   *target // nil: hold streams only
-	sources   int     // 0: leave the source address to the system
+	nodes     []netip.AddrPort // one, if no others were named
+	publish   *target          // nil: hold streams only
+	sources   int              // 0: leave the source address to the system
 	format    *format
 	requests  []form // by room, for publishers
 }
@@ -44,9 +47,12 @@ type target struct {
 }
 
 func newPlan(ctx context.Context, c Config) (*plan, error) {
-	var id [4]byte
-	rand.Read(id[:]) // never fails
-	p := &plan{Config: c, id: hex.EncodeToString(id[:])}
+	p := &plan{Config: c, id: c.ID}
+	if p.id == "" {
+		var id [idLength / 2]byte
+		rand.Read(id[:]) // never fails
+		p.id = hex.EncodeToString(id[:])
+	}
 	if p.Room == "" {
 		p.Room = "bench-" + p.id
 	}
@@ -54,6 +60,9 @@ func newPlan(ctx context.Context, c Config) (*plan, error) {
 	var err error
 	if p.subscribe, err = newTarget(ctx, c.Subscribe, c.TLS); err != nil {
 		return nil, fmt.Errorf("subscribe URL: %w", err)
+	}
+	if p.nodes = c.Nodes; len(p.nodes) == 0 {
+		p.nodes = []netip.AddrPort{p.subscribe.addr}
 	}
 	if c.Publish != "" {
 		if p.publish, err = newTarget(ctx, c.Publish, c.TLS); err != nil {
@@ -130,7 +139,7 @@ func pathOf(template string) string {
 // chooseSources spreads streams over loopback addresses, of which each has
 // ports for 28,000 connections to one server.
 func (p *plan) chooseSources() {
-	if addr := p.subscribe.addr.Addr(); !addr.IsLoopback() || !addr.Is4() || !manySources {
+	if addr := p.nodes[0].Addr(); !addr.IsLoopback() || !addr.Is4() || !manySources {
 		return
 	}
 	p.sources = p.Sources
@@ -144,7 +153,8 @@ func (p *plan) source(i int) netip.Addr {
 	if p.sources == 0 {
 		return netip.Addr{}
 	}
-	return netip.AddrFrom4([4]byte{127, 0, 1, byte(1 + i%p.sources)})
+	n := 0x101 + p.FirstSource + i%p.sources
+	return netip.AddrFrom4([4]byte{127, byte(n >> 16), byte(n >> 8), byte(n)})
 }
 
 func (p *plan) warn() {
@@ -209,13 +219,13 @@ func appendDefault(b []byte, headers []Header, name, value string) []byte {
 	return fmt.Appendf(b, "%s: %s\r\n", name, value)
 }
 
-// dial opens a connection to t for what cannot be left to epoll.
-func (t *target) dial(ctx context.Context, source netip.Addr, patience time.Duration) (net.Conn, error) {
+// dial opens a connection to a node as to t, for what cannot be left to epoll.
+func (t *target) dial(ctx context.Context, node netip.AddrPort, source netip.Addr, patience time.Duration) (net.Conn, error) {
 	d := net.Dialer{Timeout: patience}
 	if source.IsValid() {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(source, 0))
 	}
-	conn, err := d.DialContext(ctx, "tcp", t.addr.String())
+	conn, err := d.DialContext(ctx, "tcp", node.String())
 	if err != nil || t.tls == nil {
 		return conn, err
 	}

@@ -119,7 +119,11 @@ func (p *publisher) publish(room int, due time.Duration, measured bool) (pause t
 
 func (p *publisher) dial() (err error) {
 	if p.conn == nil {
-		p.conn, err = p.run.publish.dial(context.Background(), netip.Addr{}, p.run.Patience)
+		node := p.run.publish.addr
+		if len(p.run.Nodes) > 0 {
+			node = p.run.Nodes[p.id%len(p.run.Nodes)]
+		}
+		p.conn, err = p.run.publish.dial(context.Background(), node, netip.Addr{}, p.run.Patience)
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,7 +57,10 @@ const noSign = 3 * time.Second
 const never = time.Duration(1<<63 - 1)
 
 func newRun(p *plan) (*run, error) {
-	r := &run{plan: p, began: time.Now(), errors: map[string]int64{}, subscribed: make([]int64, p.Rooms)}
+	r := &run{plan: p, began: p.Clock, errors: map[string]int64{}, subscribed: make([]int64, p.Rooms)}
+	if r.began.IsZero() {
+		r.began = time.Now()
+	}
 	r.measure.Store(int64(never))
 	for range min(readers(), p.Streams) {
 		r.intakes = append(r.intakes, &intake{run: r})
@@ -64,7 +68,7 @@ func newRun(p *plan) (*run, error) {
 	last := make([]uint32, p.Streams*p.Publishers)
 	for i := range p.Streams {
 		r.streams = append(r.streams, &stream{
-			index: i, room: i % p.Rooms, source: i, fd: -1,
+			index: i, room: i % p.Rooms, source: i, node: i, fd: -1,
 			ledger: ledger{last: last[i*p.Publishers : (i+1)*p.Publishers]},
 		})
 	}
@@ -82,6 +86,9 @@ func (r *run) now() time.Duration { return time.Since(r.began) }
 // measuredFrom is when messages begin to count for the figures; for the
 // verdict all do.
 func (r *run) measuredFrom() time.Duration { return time.Duration(r.measure.Load()) }
+
+// node is where s is to be connected.
+func (r *run) node(s *stream) netip.AddrPort { return r.nodes[s.node%len(r.nodes)] }
 
 func (r *run) delivered() (n int64) {
 	for _, in := range r.intakes {
@@ -120,6 +127,7 @@ func (r *run) report200ms(ctx context.Context) {
 }
 
 func (r *run) enter(stage string, length time.Duration) {
+	r.Stage(stage)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stage, r.stageEnd = stage, 0
@@ -175,6 +183,9 @@ func (r *run) ended(s *stream, err error) {
 	retry := cmp.Or(s.retry, time.Second)
 	s.decoder.Restart()
 	s.response, s.open, s.greeted, s.bye, s.retry = response{}, false, false, "", 0
+	if n := len(r.nodes); n > 1 {
+		s.node += 1 + rand.IntN(n-1) // one node that is gone is not to be the burden of one other
+	}
 	if !giveUp {
 		r.opener.add(s, r.now()+time.Duration(float64(retry)*(0.8+0.4*rand.Float64())))
 	}
@@ -286,6 +297,7 @@ func (r *run) publishAll(ctx context.Context) {
 	r.end = r.now()
 	r.cut = ctx.Err() != nil
 	r.drain()
+	r.Stage("ended")
 	r.cpu = cpuTime() - r.cpu
 	for _, p := range r.publishers {
 		p.hangUp()
