@@ -138,6 +138,7 @@ func (c *serveCmd) openLog(logger *slog.Logger, file *configFile) (log fanout.Lo
 	if c.Ack == "replicated" {
 		opt.Ack = c.AckTimeout
 	}
+	hearRedis(logger)
 	redis, err := fanout.OpenRedis(opt)
 	if err != nil {
 		return nil, nil, fmt.Errorf("--redis: %w", err)
