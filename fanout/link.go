@@ -30,8 +30,9 @@ type link struct {
 	address string
 	end     context.CancelFunc // makes run return
 
-	mu      sync.Mutex      // guards pending
+	mu      sync.Mutex      // guards the fields below
 	pending map[string]bool // channels that the server is still to be told of: to follow, or no longer
+	why     error           // the last session ended; nil if none has
 	work    chan struct{}   // has a token when pending is not empty
 
 	down atomic.Pointer[time.Time] // since when streams are told that it cannot be reached; nil if it can
@@ -82,6 +83,9 @@ func (l *link) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		l.mu.Lock()
+		l.why = err
+		l.mu.Unlock()
 		wasUp := l.up.Swap(false)
 		var dead *deadLinkError
 		switch {
@@ -116,7 +120,10 @@ func (l *link) run(ctx context.Context) {
 func (l *link) lost() {
 	now := time.Now()
 	if !l.up.Load() && l.down.CompareAndSwap(nil, &now) {
-		l.s.redis.opt.Logger.Error("Redis is out of reach")
+		l.mu.Lock()
+		why := l.why
+		l.mu.Unlock()
+		l.s.redis.opt.Logger.Error("Redis is out of reach", "error", why)
 		l.s.feed.Link()
 	}
 }

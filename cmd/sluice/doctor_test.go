@@ -19,7 +19,7 @@ import (
 func TestDoctorFindsADirectWayGood(t *testing.T) {
 	t.Parallel() // it mostly waits
 	gateway := realGateway(t, "--heartbeat=200ms")
-	stdout, stderr := sluice(t, 0, "doctor", gateway, "--idle=1s")
+	stdout, stderr := sluice(t, 0, "doctor", gateway, "--idle=4s")
 	for _, want := range []string{"ok   prompt", "ok   resume", "ok   idle", "ok   leaving", "warn http", "the way is good"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("no %q in:\n%s", want, stdout)

@@ -1,18 +1,18 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"sluice/cmd/sluice/internal/capture"
 )
 
 // asProgram makes the test binary be sluice itself, for tests that need a real process.
@@ -25,45 +25,15 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// output collects what a program writes and tells who waits for it.
-type output struct {
-	mu      sync.Mutex // guards the fields below
-	text    bytes.Buffer
-	changed chan struct{}
-}
-
-func newOutput() *output { return &output{changed: make(chan struct{})} }
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	close(o.changed)
-	o.changed = make(chan struct{})
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
+// output is what a program has written.
+type output struct{ capture.Output }
 
 // await waits until the text holds a piece.
 func (o *output) await(t *testing.T, piece string) {
 	t.Helper()
-	timeout := time.After(10 * time.Second)
-	for {
-		o.mu.Lock()
-		found, changed := strings.Contains(o.text.String(), piece), o.changed
-		o.mu.Unlock()
-		if found {
-			return
-		}
-		select {
-		case <-changed:
-		case <-timeout:
-			t.Fatalf("after 10 s still no %q in:\n%s", piece, o)
-		}
+	const limit = 10 * time.Second
+	if !o.Await(limit, nil, func(text string) bool { return strings.Contains(text, piece) }) {
+		t.Fatalf("after %v still no %q in:\n%s", limit, piece, o)
 	}
 }
 
@@ -78,7 +48,7 @@ type program struct {
 // start runs sluice with these arguments; env is what its environment holds besides nothing.
 func start(t *testing.T, stdin io.Reader, env map[string]string, args ...string) *program {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &program{out: newOutput(), err: newOutput(), stop: cancel, ended: make(chan struct{})}
+	p := &program{out: new(output), err: new(output), stop: cancel, ended: make(chan struct{})}
 	go func() {
 		defer close(p.ended)
 		p.code = run(ctx, args, stdin, p.out, p.err, func(name string) string { return env[name] })
@@ -165,7 +135,7 @@ func TestSignalEndsTailWithZero(t *testing.T) {
 	t.Parallel() // it mostly waits
 	g := newTestGateway(t)
 	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
-		out := newOutput()
+		out := new(output)
 		cmd := exec.Command(os.Args[0], "tail", "lobby", "--after=earliest", "--url", g.URL)
 		cmd.Env = append(os.Environ(), asProgram+"=1")
 		cmd.Stdout, cmd.Stderr = out, out

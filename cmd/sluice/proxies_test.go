@@ -52,7 +52,7 @@ func freeAddress(t *testing.T) string {
 // returns what the proxy writes.
 func startProxy(t *testing.T, address, program string, args ...string) *output {
 	t.Helper()
-	out := newOutput()
+	out := new(output)
 	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {

@@ -48,7 +48,7 @@ func sitDown(t *testing.T, shell string, setup ...string) *terminal {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &terminal{t: t, keys: keys, out: newOutput()}
+	s := &terminal{t: t, keys: keys, out: new(output)}
 	cmd.Stdout, cmd.Stderr = s.out, s.out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -164,6 +164,7 @@ func (c *serveCmd) openLog(logger *slog.Logger, keep fanout.Retention) (log fano
 	if c.Ack == "replicated" {
 		opt.Ack = c.AckTimeout
 	}
+	hearRedis(logger)
 	redis, err := fanout.OpenRedis(opt)
 	if err != nil {
 		return nil, nil, fmt.Errorf("--redis: %w", err)

@@ -1,48 +1,23 @@
 package e2e
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"sluice/cmd/sluice/internal/capture"
 )
 
 // patience is how long a test waits for what should come at once; it is long
 // because the machine may be busy with other tests.
 const patience = 40 * time.Second
 
-// output collects what a program writes and tells who waits for it.
-type output struct {
-	mu      sync.Mutex // guards the fields below
-	text    bytes.Buffer
-	changed chan struct{}
-}
-
-func newOutput() *output { return &output{changed: make(chan struct{})} }
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	close(o.changed)
-	o.changed = make(chan struct{})
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	text, _ := o.state()
-	return text
-}
-
-func (o *output) state() (text string, changed <-chan struct{}) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String(), o.changed
-}
+// output is what a program has written.
+type output struct{ capture.Output }
 
 // tail is the end of the text, for failures.
 func (o *output) tail() string {
@@ -62,7 +37,7 @@ type process struct {
 // launch starts a program.
 func launch(t *testing.T, cmd *exec.Cmd) *process {
 	t.Helper()
-	p := &process{name: strings.Join(cmd.Args, " "), cmd: cmd, out: newOutput(), err: newOutput(), done: make(chan struct{})}
+	p := &process{name: strings.Join(cmd.Args, " "), cmd: cmd, out: new(output), err: new(output), done: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = p.out, p.err, attributes()
 	cmd.WaitDelay = 5 * time.Second // for what a grandchild still writes
 	if err := cmd.Start(); err != nil {
@@ -132,23 +107,11 @@ func (p *process) await(t *testing.T, o *output, piece string) {
 // awaitThat waits until a text is as it should be.
 func (p *process) awaitThat(t *testing.T, o *output, what string, ok func(text string) bool) {
 	t.Helper()
-	timeout := time.NewTimer(patience)
-	defer timeout.Stop()
-	done := p.done
-	for {
-		text, changed := o.state()
-		if ok(text) {
-			return
-		}
-		if done == nil {
-			t.Fatalf("%s ended and never wrote %s", p.name, what)
-		}
-		select {
-		case <-changed:
-		case <-done:
-			done = nil // once more, for what it wrote last
-		case <-timeout.C:
-			t.Fatalf("%s has not written %s after %v", p.name, what, patience)
-		}
+	if o.Await(patience, p.done, ok) {
+		return
 	}
+	if !p.running() {
+		t.Fatalf("%s ended and never wrote %s", p.name, what)
+	}
+	t.Fatalf("%s has not written %s after %v", p.name, what, patience)
 }

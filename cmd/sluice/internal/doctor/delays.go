@@ -57,9 +57,10 @@ func (d delays) String() string {
 	return text
 }
 
-// prompt says whether events came as fast as the way allows.
+// prompt says whether events came as fast as the way allows. What their POSTs
+// took as well, on a slow machine or network, holds no stream back.
 func (x *examination) prompt(d delays) bool {
-	return d.missing == 0 && d.median()-x.rtt <= x.pace.prompt
+	return d.missing == 0 && d.median()-max(x.rtt, x.posting) <= x.pace.prompt
 }
 
 // judgeDelays says whether events are held back, by whom if that can be told,

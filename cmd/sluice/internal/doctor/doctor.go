@@ -126,6 +126,7 @@ type examination struct {
 
 	// What the steps leave to later ones.
 	rtt     time.Duration
+	posting time.Duration // what a POST took, by the median
 	http2   bool
 	product product  // what the way says of itself
 	streams []*probe // of the step of that name

@@ -131,6 +131,7 @@ func (x *examination) publishSome(ctx context.Context) (sent []time.Time, f Find
 	}
 	x.mayPost = true
 	slices.Sort(times)
+	x.posting = times[len(times)/2]
 	return sent, Finding{
 		Check: "publish", Level: OK,
 		Seen:    fmt.Sprintf("%d events taken, each answered after %s (median)", len(sent), ms(times[len(times)/2])),
