@@ -298,6 +298,17 @@ func (h *Hub) linkChange() <-chan struct{} {
 	return h.linkChanged
 }
 
+// Refit has open rooms ask Options.Keep.Rooms again, which says something else
+// now than when they were opened.
+func (h *Hub) Refit() {
+	for _, r := range h.allRooms() {
+		keep := h.opt.Keep.of(r.name)
+		r.mu.Lock()
+		r.keepLocked(keep)
+		r.mu.Unlock()
+	}
+}
+
 func (h *Hub) allRooms() []*room {
 	h.mu.RLock()
 	defer h.mu.RUnlock()

@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,6 +52,37 @@ func TestRoomsKeepForAsLongAsIsTheirs(t *testing.T) {
 		}
 		if n := len(mustRead(t, log, "long", 0, 10).Events); n != 1 {
 			t.Errorf("%d events are kept where one should be", n)
+		}
+	})
+}
+
+// TestRetentionThatChangesHoldsForOpenRooms: without the gap that a room which
+// believes that its log keeps little would tell.
+func TestRetentionThatChangesHoldsForOpenRooms(t *testing.T) {
+	eachLog(t, func(t *testing.T, open openLog) {
+		var events atomic.Int64
+		events.Store(2)
+		keep := Retention{Rooms: func(string) Retention { return Retention{Events: int(events.Load())} }}
+		log := open(t, keep)
+		h := runHub(t, log, Options{Keep: keep})
+		c := read(t, h, ofRoom("room", Head()))
+		c.await(t, "the opening", count(1))
+		events.Store(20)
+		h.Refit()
+		first := mustAppend(t, log, "room", text("0"))[0].Position
+		for i := 1; i < 10; i++ {
+			mustAppend(t, log, "room", text(numbered(i)))
+		}
+		c.await(t, "all of them", count(11))
+		page, err := h.PageAfter(t.Context(), []string{"room"}, []Start{At(first)}, 100)
+		if err != nil || len(page.Events) != 9 || len(page.Gaps) != 0 {
+			t.Errorf("behind the first the room shows %d events and %d gaps (%v), want 9 and none", len(page.Events), len(page.Gaps), err)
+		}
+		resumed := read(t, h, ofRoom("room", At(first)))
+		for _, b := range resumed.await(t, "nine events", count(10)) {
+			if b.name == "sluice.gap" {
+				t.Errorf("a stream that resumes there is told %s", b.data)
+			}
 		}
 	})
 }

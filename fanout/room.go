@@ -19,10 +19,10 @@ type room struct {
 	hub    *Hub
 	number uint32       // counts the rooms, so that they are spread over the shards
 	refs   atomic.Int32 // streams and readers that hold the room; while 0 it may be closed
-	keep   Retention    // what the log keeps of it
-	atHand int          // events of its ring, at most
 
 	mu        sync.Mutex // guards the fields below and the seats
+	keep      Retention  // what the log keeps of it
+	atHand    int        // events of its ring, at most
 	ring      ring
 	extent    Extent        // of the log, as far as the ring has come
 	past      []Extent      // that it had, until the log lost what was shown
@@ -43,8 +43,8 @@ type room struct {
 }
 
 func newRoom(h *Hub, name string, number uint32) *room {
-	keep := h.opt.Keep.of(name)
-	r := &room{name: name, hub: h, number: number, keep: keep, atHand: min(h.opt.RingEvents, keep.Events), extent: Extent{Oldest: 1}, settled: make(chan struct{}), lastEvent: time.Now()}
+	r := &room{name: name, hub: h, number: number, extent: Extent{Oldest: 1}, settled: make(chan struct{}), lastEvent: time.Now()}
+	r.keepLocked(h.opt.Keep.of(name))
 	r.parts = make([]part, len(h.shards)+1)
 	for i := range r.parts {
 		r.parts[i].room = r
@@ -53,6 +53,11 @@ func newRoom(h *Hub, name string, number uint32) *room {
 		}
 	}
 	return r
+}
+
+// keepLocked takes note of what the log keeps of the room.
+func (r *room) keepLocked(keep Retention) {
+	r.keep, r.atHand = keep, min(r.hub.opt.RingEvents, keep.Events)
 }
 
 // part is those of a room's seats that are served together: by a shard, or, in

@@ -56,7 +56,7 @@ func (v *visitor) identity() identity {
 // whatever it asks for, so that nobody loses rights without noticing.
 func (g *Gateway) identify(r *http.Request) (*visitor, error) {
 	v := &visitor{address: g.addressOf(r)}
-	if g.cfg.Verifier == nil {
+	if g.cfg().Verifier == nil {
 		v.open, v.local = true, fromLoopback(r)
 		if v.local && !localHost(r.Host) && unsafe(r) {
 			// A page whose name was made to lead to this machine: for the
@@ -83,17 +83,17 @@ func (g *Gateway) identify(r *http.Request) (*visitor, error) {
 
 // addressOf is what a request's address counts as.
 func (g *Gateway) addressOf(r *http.Request) string {
-	return limit.Key(limit.ClientIP(r, g.cfg.TrustedProxies))
+	return limit.Key(limit.ClientIP(r, g.cfg().TrustedProxies))
 }
 
 // verify says what a token grants, if it counts.
 func (g *Gateway) verify(ctx context.Context, token string) (auth.Claims, error) {
-	claims, err := g.cfg.Verifier.Verify(ctx, token)
+	claims, err := g.cfg().Verifier.Verify(ctx, token)
 	switch {
 	case errors.Is(err, auth.ErrUnavailable):
 		return claims, errNoKeys
 	case err != nil:
-		g.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "token refused", slog.String("reason", auth.Reason(err)))
+		g.cfg().Logger.LogAttrs(ctx, slog.LevelDebug, "token refused", slog.String("reason", auth.Reason(err)))
 		return claims, errUnauthorized
 	}
 	return claims, g.revoked.check(ctx, claims)
@@ -114,9 +114,9 @@ func (g *Gateway) may(v *visitor, need right, rooms ...string) error {
 	if v.open {
 		return nil
 	}
-	own, public := v.claims.Subscribe, g.cfg.PublicSubscribe
+	own, public := v.claims.Subscribe, g.cfg().PublicSubscribe
 	if need == mayPublish {
-		own, public = v.claims.Publish, g.cfg.PublicPublish
+		own, public = v.claims.Publish, g.cfg().PublicPublish
 	}
 	for _, room := range rooms {
 		if !own.Match(room) && !public.Match(room) {

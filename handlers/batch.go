@@ -96,8 +96,8 @@ func (g *Gateway) lineDraft(d fanout.Draft, index int, data *jsontext.Value, nam
 	} else {
 		d.Data, d.JSON = bytes.Clone(*data), true
 	}
-	if int64(len(d.Data)) > g.cfg.MaxBody {
-		return d, errTooLarge.with("The data of an event may have " + strconv.FormatInt(g.cfg.MaxBody, 10) + " bytes.")
+	if int64(len(d.Data)) > g.cfg().MaxBody {
+		return d, errTooLarge.with("The data of an event may have " + strconv.FormatInt(g.cfg().MaxBody, 10) + " bytes.")
 	}
 	if name != nil {
 		if !fanout.ValidType(*name) {

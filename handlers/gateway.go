@@ -47,8 +47,8 @@ type Config struct {
 // Gateway is the HTTP side of a node.
 type Gateway struct {
 	hub      *fanout.Hub
-	cfg      Config
-	terms    fanout.Terms // of the connections that streams take over
+	config   atomic.Pointer[Config] // see cfg
+	terms    fanout.Terms           // of the connections that streams take over
 	draining atomic.Bool
 	problems problemCounts
 	metrics  *metrics
@@ -58,8 +58,7 @@ type Gateway struct {
 	refused  atomic.Pointer[limit.Descriptors] // of the public listener
 }
 
-// NewGateway gives the HTTP side of hub.
-func NewGateway(hub *fanout.Hub, cfg Config) *Gateway {
+func (cfg Config) withDefaults() Config {
 	cfg.MaxBody = cmp.Or(cfg.MaxBody, 64<<10)
 	cfg.MaxRooms = cmp.Or(cfg.MaxRooms, 50)
 	cfg.Heartbeat = cmp.Or(cfg.Heartbeat, 15*time.Second)
@@ -70,8 +69,14 @@ func NewGateway(hub *fanout.Hub, cfg Config) *Gateway {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Gateway{
-		hub: hub, cfg: cfg, problems: problemCounts{n: map[string]int64{}},
+	return cfg
+}
+
+// NewGateway gives the HTTP side of hub.
+func NewGateway(hub *fanout.Hub, cfg Config) *Gateway {
+	cfg = cfg.withDefaults()
+	g := &Gateway{
+		hub: hub, problems: problemCounts{n: map[string]int64{}},
 		terms:  fanout.Terms{Chunked: !cfg.CloseFraming, Timeout: cfg.WriteTimeout},
 		limits: newLimiter(cfg.Limits), metrics: newMetrics(hub.Stats()),
 		revoked: newRevocations(hub.Log(), func(subject string, until time.Time) {
@@ -79,7 +84,31 @@ func NewGateway(hub *fanout.Hub, cfg Config) *Gateway {
 		}),
 		tickets: &tickets{hub: hub, open: map[*heldTicket]struct{}{}},
 	}
+	g.config.Store(&cfg)
+	return g
 }
+
+// cfg is what holds now.
+func (g *Gateway) cfg() *Config { return g.config.Load() }
+
+// Reload has another Config hold from now on, for requests and for streams that
+// begin; what is under way is left alone, and no stream ends. Only what a
+// request is measured by changes: limits, namespaces, who may do what without a
+// token, and how streams are kept. How the gateway is joined to the rest of the
+// process (Verifier, Origins, WriteTimeout and so on) stays. It is not called
+// by two at a time.
+func (g *Gateway) Reload(cfg Config) {
+	cfg, next := cfg.withDefaults(), *g.cfg()
+	next.MaxBody, next.MaxRooms = cfg.MaxBody, cfg.MaxRooms
+	next.Heartbeat, next.Retry, next.Padding, next.MaxAge = cfg.Heartbeat, cfg.Retry, cfg.Padding, cfg.MaxAge
+	next.PublicSubscribe, next.PublicPublish, next.StrictTickets = cfg.PublicSubscribe, cfg.PublicPublish, cfg.StrictTickets
+	next.TrustedProxies, next.Limits, next.Namespaces = cfg.TrustedProxies, cfg.Limits, cfg.Namespaces
+	g.limits.set(cfg.Limits)
+	g.config.Store(&next)
+}
+
+// Reloaded counts an attempt to change what holds.
+func (g *Gateway) Reloaded(ok bool) { g.metrics.reloaded(ok) }
 
 // pollEvery is how often a node looks who was revoked on another one.
 const pollEvery = time.Second
@@ -91,7 +120,7 @@ func (g *Gateway) Run(ctx context.Context) {
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
 	tasks.Go(func() { g.limits.run(ctx, g.hub.Log()) })
-	if g.cfg.Verifier == nil {
+	if g.cfg().Verifier == nil {
 		return
 	}
 	tasks.Go(func() { g.tickets.run(ctx) })

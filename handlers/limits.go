@@ -34,17 +34,29 @@ type limiter struct {
 	places map[placeKey]*place
 }
 
-func newLimiter(l Limits) *limiter {
-	return &limiter{
-		streams:   limit.NewCounts(l.Streams),
-		byAddress: limit.NewCounts(l.StreamsPerAddress),
-		bySubject: limit.NewCounts(l.StreamsPerSubject),
-		publish:   limit.NewShared("publish", limit.RateOptions{PerSecond: l.PublishRate, Burst: l.PublishBurst}),
-		room:      limit.NewShared("room", limit.RateOptions{PerSecond: l.RoomRate, Burst: l.RoomBurst}),
-		newRooms:  limit.NewRates(limit.RateOptions{PerSecond: l.NewRoomsRate}),
+func newLimiter(limits Limits) *limiter {
+	l := &limiter{
+		streams:   limit.NewCounts(0),
+		byAddress: limit.NewCounts(0),
+		bySubject: limit.NewCounts(0),
+		publish:   limit.NewShared("publish", limit.RateOptions{}),
+		room:      limit.NewShared("room", limit.RateOptions{}),
+		newRooms:  limit.NewRates(limit.RateOptions{}),
 		recent:    limit.NewRecent(1<<16, 10*time.Minute),
 		places:    map[placeKey]*place{},
 	}
+	l.set(limits)
+	return l
+}
+
+// set changes the limits, for what comes from now on: no stream ends by it.
+func (l *limiter) set(limits Limits) {
+	l.streams.SetMost(limits.Streams)
+	l.byAddress.SetMost(limits.StreamsPerAddress)
+	l.bySubject.SetMost(limits.StreamsPerSubject)
+	l.publish.Set(limit.RateOptions{PerSecond: limits.PublishRate, Burst: limits.PublishBurst})
+	l.room.Set(limit.RateOptions{PerSecond: limits.RoomRate, Burst: limits.RoomBurst})
+	l.newRooms.Set(limit.RateOptions{PerSecond: limits.NewRoomsRate})
 }
 
 // run adds up with the other nodes what was published, until ctx ends.

@@ -20,6 +20,9 @@ type metrics struct {
 	publish  prometheus.Histogram
 	delivery prometheus.Histogram
 	requests *prometheus.CounterVec
+
+	reloads    *prometheus.CounterVec
+	reloadFine prometheus.Gauge
 }
 
 func newMetrics(stats *fanout.Stats) *metrics {
@@ -29,9 +32,33 @@ func newMetrics(stats *fanout.Stats) *metrics {
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sluice_requests_total", Help: "Requests on the public listener, by the class of the answer's status; aborted: there was none.",
 		}, []string{"method", "route", "status"}),
+		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sluice_reloads_total", Help: "Times that the node was told to read its configuration again.",
+		}, []string{"result"}),
+		reloadFine: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "sluice_reload_successful", Help: "1 unless the newest reload changed nothing, since something was wrong.",
+		}),
 	}
+	m.reloads.WithLabelValues(reloadOK)
+	m.reloads.WithLabelValues(reloadFailed)
+	m.reloadFine.Set(1)
 	stats.ObserveDelivery(func(took time.Duration) { m.delivery.Observe(took.Seconds()) })
 	return m
+}
+
+// The results of a reload.
+const (
+	reloadOK     = "ok"
+	reloadFailed = "failed"
+)
+
+func (m *metrics) reloaded(ok bool) {
+	result, fine := reloadFailed, 0.0
+	if ok {
+		result, fine = reloadOK, 1
+	}
+	m.reloads.WithLabelValues(result).Inc()
+	m.reloadFine.Set(fine)
 }
 
 // newDurations gives a histogram in both of Prometheus's forms, native and
@@ -51,7 +78,7 @@ func (g *Gateway) register(registry *prometheus.Registry) {
 	registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		&collector{g}, g.metrics.publish, g.metrics.delivery, g.metrics.requests,
+		&collector{g}, g.metrics.publish, g.metrics.delivery, g.metrics.requests, g.metrics.reloads, g.metrics.reloadFine,
 	)
 }
 
@@ -213,7 +240,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	c.collectHub(ch)
 	c.collectLinks(ch)
 	sink := sink(ch)
-	sink.gauge(descBuild, 1, c.g.cfg.Version)
+	sink.gauge(descBuild, 1, c.g.cfg().Version)
 	sink.flag(descDraining, c.g.draining.Load())
 	if guarded := c.g.refused.Load(); guarded != nil {
 		sink.counter(descRefused, guarded.Refused())

@@ -16,7 +16,7 @@ func (g *Gateway) namespace(room string) Namespace {
 	if !ok {
 		return Namespace{}
 	}
-	return g.cfg.Namespaces[name]
+	return g.cfg().Namespaces[name]
 }
 
 // present says whether streams are members of a room. asked says that the

@@ -134,7 +134,7 @@ func (g *Gateway) answering(h handler) http.HandlerFunc {
 func (g *Gateway) report(ctx context.Context, p *problem, err error) {
 	g.problems.count(p.kind)
 	if p.status >= 500 && p != errDraining && !errors.Is(err, context.Canceled) {
-		g.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "request failed", slog.String("problem", p.kind), slog.Any("error", err))
+		g.cfg().Logger.LogAttrs(ctx, slog.LevelWarn, "request failed", slog.String("problem", p.kind), slog.Any("error", err))
 	}
 }
 

@@ -111,7 +111,7 @@ func (g *Gateway) draftsOf(w http.ResponseWriter, r *http.Request, base fanout.D
 	if err != nil {
 		return nil, false, err
 	}
-	limit := g.cfg.MaxBody
+	limit := g.cfg().MaxBody
 	if as == kindBatch {
 		limit = max(maxBatchBytes, limit)
 	}

@@ -31,14 +31,14 @@ func (g *Gateway) roomsOf(r *http.Request, query url.Values) ([]string, error) {
 	switch {
 	case len(rooms) == 0:
 		return nil, errBadQuery.with("Name a room: ?room=lobby.")
-	case len(rooms) > g.cfg.MaxRooms:
+	case len(rooms) > g.cfg().MaxRooms:
 		return nil, g.tooManyRooms()
 	}
 	return rooms, nil
 }
 
 func (g *Gateway) tooManyRooms() error {
-	return errBadRooms.with("Name at most " + strconv.Itoa(g.cfg.MaxRooms) + " rooms.")
+	return errBadRooms.with("Name at most " + strconv.Itoa(g.cfg().MaxRooms) + " rooms.")
 }
 
 func roomInPath(r *http.Request) (room string, ok bool, err error) {

@@ -23,7 +23,7 @@ func (g *Gateway) recovering(next http.Handler) http.Handler {
 				panic(thrown) // which is how a handler breaks a connection
 			}
 			g.problems.count("panic")
-			g.cfg.Logger.LogAttrs(context.WithoutCancel(r.Context()), slog.LevelError, "a handler panicked",
+			g.cfg().Logger.LogAttrs(context.WithoutCancel(r.Context()), slog.LevelError, "a handler panicked",
 				slog.String("panic", describe(thrown)), slog.Any("at", callers()))
 			if w.Header().Get("Content-Type") != "" {
 				panic(http.ErrAbortHandler) // an answer was begun, and its end would look like a whole one

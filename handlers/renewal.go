@@ -14,7 +14,7 @@ func (g *Gateway) renewStream(w http.ResponseWriter, r *http.Request) error {
 	if !ok || !fanout.ValidStreamID(id) {
 		return errNotFound
 	}
-	if g.cfg.Verifier == nil {
+	if g.cfg().Verifier == nil {
 		return errNotFound.with("Without tokens no stream has one.")
 	}
 	var body struct {

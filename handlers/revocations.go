@@ -126,7 +126,7 @@ func endOfSecond(at time.Time) time.Time { return at.Truncate(time.Second).Add(t
 
 // revoke makes a subject's tokens, as many as there are until now, worthless.
 func (g *Gateway) revoke(w http.ResponseWriter, r *http.Request) error {
-	if g.cfg.Verifier == nil {
+	if g.cfg().Verifier == nil {
 		return errNotFound.with("Without tokens there is nothing to revoke.")
 	}
 	if _, err := g.admit(r, mayAdminister); err != nil {
@@ -148,7 +148,7 @@ func (g *Gateway) revoke(w http.ResponseWriter, r *http.Request) error {
 	if err := g.revoked.poll(r.Context()); err != nil {
 		return err
 	}
-	g.cfg.Logger.Info("subject revoked", "subject", body.Subject)
+	g.cfg().Logger.Info("subject revoked", "subject", body.Subject)
 	writeJSON(w, "application/json", http.StatusOK, map[string]string{
 		"subject": body.Subject, "until": string(fanout.AppendTime(nil, at.UnixMilli())),
 	})

@@ -31,9 +31,9 @@ func (g *Gateway) Handler() http.Handler {
 
 	r.Get("/healthz", g.healthy)
 	r.Get("/readyz", g.answering(g.ready))
-	for _, path := range g.cfg.PagePaths {
-		r.Method(http.MethodGet, path, g.cfg.Pages)
-		r.Method(http.MethodHead, path, g.cfg.Pages)
+	for _, path := range g.cfg().PagePaths {
+		r.Method(http.MethodGet, path, g.cfg().Pages)
+		r.Method(http.MethodHead, path, g.cfg().Pages)
 	}
 	return r
 }
@@ -73,9 +73,9 @@ func secureHeaders(next http.Handler) http.Handler {
 // them do without asking, and lets those use the gateway that are configured.
 func (g *Gateway) crossOrigin(next http.Handler) http.Handler {
 	protection := http.NewCrossOriginProtection()
-	for _, origin := range g.cfg.Origins {
+	for _, origin := range g.cfg().Origins {
 		if err := protection.AddTrustedOrigin(origin); err != nil {
-			g.cfg.Logger.Warn("not an origin, so it is not trusted", "origin", origin, "error", err)
+			g.cfg().Logger.Warn("not an origin, so it is not trusted", "origin", origin, "error", err)
 		}
 	}
 	protection.SetDenyHandler(g.answering(func(http.ResponseWriter, *http.Request) error {
@@ -86,7 +86,7 @@ func (g *Gateway) crossOrigin(next http.Handler) http.Handler {
 		header := w.Header()
 		header["Vary"] = varyOrigin
 		origin := r.Header.Get("Origin")
-		if origin == "" || !slices.Contains(g.cfg.Origins, origin) {
+		if origin == "" || !slices.Contains(g.cfg().Origins, origin) {
 			protected.ServeHTTP(w, r)
 			return
 		}
@@ -113,7 +113,7 @@ func (g *Gateway) bodies(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body := r.ContentLength != 0 || len(r.TransferEncoding) > 0
 		if body {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(g.cfg.BodyTimeout)) // where that can be set
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(g.cfg().BodyTimeout)) // where that can be set
 		}
 		if len(r.TransferEncoding) > 0 && r.ProtoMajor == 1 {
 			// It may have come with a Content-Length, too, which net/http drops. What
@@ -141,7 +141,7 @@ func (g *Gateway) ready(w http.ResponseWriter, _ *http.Request) error {
 	if !g.hub.DownSince().IsZero() {
 		return errUnavailable
 	}
-	if g.cfg.Verifier != nil && g.cfg.Verifier.Ready() != nil {
+	if g.cfg().Verifier != nil && g.cfg().Verifier.Ready() != nil {
 		return errNoKeys
 	}
 	writeJSON(w, "application/json", http.StatusOK, map[string]string{"status": "ready"})

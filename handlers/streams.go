@@ -42,7 +42,7 @@ func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, query url.Value
 		}
 		return nil // the client has left; nobody is there to be told
 	}
-	conn := &responseConn{w: w, rc: http.NewResponseController(w), timeout: g.cfg.WriteTimeout}
+	conn := &responseConn{w: w, rc: http.NewResponseController(w), timeout: g.cfg().WriteTimeout}
 	if err != nil {
 		return g.refuse(r, conn, opt.Format, form, err)
 	}
@@ -86,7 +86,7 @@ func (g *Gateway) open(r *http.Request, query url.Values, opt fanout.StreamOptio
 
 // streamVisitor says who asks for a stream, by ticket or by token.
 func (g *Gateway) streamVisitor(r *http.Request, query url.Values, rooms []string) (*visitor, error) {
-	if g.cfg.Verifier != nil && query.Has("ticket") {
+	if g.cfg().Verifier != nil && query.Has("ticket") {
 		return g.present(r, query, rooms)
 	}
 	v, err := g.admit(r, maySubscribe, rooms...)
@@ -126,7 +126,7 @@ func (g *Gateway) openWithTicket(r *http.Request, t *ticket, opt fanout.StreamOp
 		s.Drop()
 		return nil, err
 	}
-	if !g.cfg.StrictTickets {
+	if !g.cfg().StrictTickets {
 		g.tickets.hold(taken, s, closed)
 	}
 	return s, nil
@@ -149,9 +149,9 @@ func (g *Gateway) refuse(r *http.Request, conn *responseConn, as fanout.Format, 
 	g.closeFraming(conn.w)
 	conn.w.Header().Set("Connection", "close") // its descriptor is better used by others
 	if p == errDraining {
-		return conn.Write(fanout.AppendBye(nil, as, fanout.ByeDrain, g.cfg.Retry))
+		return conn.Write(fanout.AppendBye(nil, as, fanout.ByeDrain, g.cfg().Retry))
 	}
-	retry := overloadRetry * g.cfg.Retry
+	retry := overloadRetry * g.cfg().Retry
 	if p.status == http.StatusTooManyRequests {
 		retry = max(overloadWait, 2*p.retry)
 	}
@@ -167,7 +167,7 @@ const overloadWait = 15 * time.Second
 
 func (g *Gateway) streamOptions(r *http.Request, query url.Values, rooms []string, form form) (fanout.StreamOptions, error) {
 	opt := fanout.StreamOptions{
-		Rooms: rooms, Heartbeat: g.cfg.Heartbeat, Retry: g.cfg.Retry, Padding: g.cfg.Padding, MaxAge: g.cfg.MaxAge,
+		Rooms: rooms, Heartbeat: g.cfg().Heartbeat, Retry: g.cfg().Retry, Padding: g.cfg().Padding, MaxAge: g.cfg().MaxAge,
 	}
 	var err error
 	if opt.Starts, _, _, err = startsOf(r, query, rooms); err != nil {
@@ -212,7 +212,7 @@ func (g *Gateway) streamHeaders(w http.ResponseWriter, form form) {
 
 // closeFraming has net/http end the body with the connection, if that is wanted.
 func (g *Gateway) closeFraming(w http.ResponseWriter) {
-	if g.cfg.CloseFraming {
+	if g.cfg().CloseFraming {
 		w.Header().Set("Transfer-Encoding", "identity") // net/http's word for it
 	}
 }

@@ -81,7 +81,7 @@ func ticketKeyOf(code string) string {
 
 // sellTicket gives a ticket for a token.
 func (g *Gateway) sellTicket(w http.ResponseWriter, r *http.Request) error {
-	if g.cfg.Verifier == nil {
+	if g.cfg().Verifier == nil {
 		return errNotFound.with("Without tokens nobody needs a ticket.")
 	}
 	v, err := g.identify(r)
@@ -100,7 +100,7 @@ func (g *Gateway) sellTicket(w http.ResponseWriter, r *http.Request) error {
 	if err := g.readJSON(w, r, &body); err != nil {
 		return err
 	}
-	if len(body.Rooms) > g.cfg.MaxRooms {
+	if len(body.Rooms) > g.cfg().MaxRooms {
 		return g.tooManyRooms()
 	}
 	if slices.ContainsFunc(body.Rooms, func(room string) bool { return !fanout.ValidRoom(room) }) {
@@ -190,7 +190,7 @@ func (g *Gateway) take(ctx context.Context, t *ticket, opt *fanout.StreamOptions
 	taken := *t
 	taken.Stream, taken.Turn, taken.Opened = opt.ID, opt.Turn, opt.Rooms
 	taken.record = taken.encode()
-	if g.cfg.StrictTickets {
+	if g.cfg().StrictTickets {
 		taken.record = nil
 	}
 	ok, err := g.hub.Log().Swap(ctx, t.key, t.record, taken.record, taken.ttl(ticketReopen))

@@ -1,13 +1,10 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"slices"
-	"syscall"
 
 	"sluice/handlers"
 	"sluice/handlers/auth"
@@ -16,25 +13,25 @@ import (
 
 // accessFlags say who may use a gateway, and how much of it.
 type accessFlags struct {
-	JWTSecret   string   `name:"jwt-secret" help:"Secret that tokens are signed with (HS256). Better given by its variable, which does not show in lists of processes." placeholder:"S"`
-	JWTKey      []string `name:"jwt-key" help:"Public key that tokens are checked with (RS256, ES256, EdDSA), PEM. May be repeated; read again at SIGHUP." type:"existingfile" sep:"none" placeholder:"FILE"`
+	JWTSecret   string   `name:"jwt-secret" help:"Secret that tokens are signed with (HS256). Better given by its variable, which does not show in lists of processes." placeholder:"S" reload:""`
+	JWTKey      []string `name:"jwt-key" help:"Public key that tokens are checked with (RS256, ES256, EdDSA), PEM. May be repeated; read again at SIGHUP." type:"existingfile" sep:"none" placeholder:"FILE" reload:""`
 	JWKS        string   `name:"jwks" help:"Where the keys for tokens are fetched: https, or http on this machine." placeholder:"URL"`
 	JWTIssuer   string   `name:"jwt-issuer" help:"Who must have made a token (iss). Anybody with the key, if left out." placeholder:"NAME"`
 	JWTAudience string   `name:"jwt-audience" help:"Whom a token must be made for (aud). Tokens for an audience are refused, if left out." placeholder:"NAME"`
 
-	PublicSubscribe []string `help:"Rooms that everybody may read although there are tokens; * stands for any run of characters. May be repeated." sep:"none" placeholder:"P"`
-	PublicPublish   []string `help:"Rooms that everybody may publish to. May be repeated." sep:"none" placeholder:"P"`
-	StrictTickets   bool     `help:"A ticket opens one stream and never reopens it."`
-	TrustedProxy    []string `help:"Proxies whose X-Forwarded-For counts, as addresses or CIDRs. May be repeated." sep:"none" placeholder:"CIDR"`
+	PublicSubscribe []string `help:"Rooms that everybody may read although there are tokens; * stands for any run of characters. May be repeated." sep:"none" placeholder:"P" reload:""`
+	PublicPublish   []string `help:"Rooms that everybody may publish to. May be repeated." sep:"none" placeholder:"P" reload:""`
+	StrictTickets   bool     `help:"A ticket opens one stream and never reopens it." reload:""`
+	TrustedProxy    []string `help:"Proxies whose X-Forwarded-For counts, as addresses or CIDRs. May be repeated." sep:"none" placeholder:"CIDR" reload:""`
 
-	MaxStreams           int     `help:"Most streams of this node. 0: as many as its file descriptors allow." default:"0" placeholder:"N"`
-	MaxStreamsPerIP      int     `name:"max-streams-per-ip" help:"Most streams of one address (IPv6: /64) on this node. 0 is no limit." default:"1000" placeholder:"N"`
-	MaxStreamsPerSubject int     `help:"Most streams with the same subject on this node. 0 is no limit." default:"20" placeholder:"N"`
-	PublishRate          float64 `help:"Events a second from one subject, or from an address without tokens. 0 is no limit." default:"100" placeholder:"N"`
-	PublishBurst         int     `help:"Events of them at once." default:"200" placeholder:"N"`
-	RoomPublishRate      float64 `help:"Events a second in one room, from everybody. 0 is no limit." default:"0" placeholder:"N"`
-	RoomPublishBurst     int     `help:"Events of them at once." default:"2000" placeholder:"N"`
-	NewRoomsRate         float64 `help:"Rooms that are new to this node a second, from one subject or address. 0 is no limit." default:"100" placeholder:"N"`
+	MaxStreams           int     `help:"Most streams of this node. 0: as many as its file descriptors allow." default:"0" placeholder:"N" reload:""`
+	MaxStreamsPerIP      int     `name:"max-streams-per-ip" help:"Most streams of one address (IPv6: /64) on this node. 0 is no limit." default:"1000" placeholder:"N" reload:""`
+	MaxStreamsPerSubject int     `help:"Most streams with the same subject on this node. 0 is no limit." default:"20" placeholder:"N" reload:""`
+	PublishRate          float64 `help:"Events a second from one subject, or from an address without tokens. 0 is no limit." default:"100" placeholder:"N" reload:""`
+	PublishBurst         int     `help:"Events of them at once." default:"200" placeholder:"N" reload:""`
+	RoomPublishRate      float64 `help:"Events a second in one room, from everybody. 0 is no limit." default:"0" placeholder:"N" reload:""`
+	RoomPublishBurst     int     `help:"Events of them at once." default:"2000" placeholder:"N" reload:""`
+	NewRoomsRate         float64 `help:"Rooms that are new to this node a second, from one subject or address. 0 is no limit." default:"100" placeholder:"N" reload:""`
 }
 
 func (a *accessFlags) check() error {
@@ -85,10 +82,11 @@ func (a *accessFlags) keys() (auth.Keys, error) {
 	return keys, nil
 }
 
-// configure puts into cfg what the flags and the namespaces of the file say. The
-// caller owes the Verifier, if there is one, a Close.
-func (a *accessFlags) configure(cfg *handlers.Config, file *configFile, logger *slog.Logger) error {
+// configure puts into cfg what the flags and the namespaces of the file say of
+// who may do how much.
+func (a *accessFlags) configure(cfg *handlers.Config, file *configFile) error {
 	var err error
+	cfg.Namespaces = file.gatewayNamespaces()
 	if cfg.TrustedProxies, err = limit.ParseTrusted(a.TrustedProxy); err != nil {
 		return usagef("--trusted-proxy: %v", err)
 	}
@@ -109,18 +107,23 @@ func (a *accessFlags) configure(cfg *handlers.Config, file *configFile, logger *
 	}
 	cfg.StrictTickets = a.StrictTickets
 	cfg.Limits = a.limits()
+	return nil
+}
+
+// verifier judges tokens; nil where there are none. The caller owes it a Close.
+func (a *accessFlags) verifier(logger *slog.Logger) (*auth.Verifier, error) {
 	if !a.tokens() {
-		return nil
+		return nil, nil
 	}
 	keys, err := a.keys()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	cfg.Verifier, err = auth.New(auth.Config{Keys: keys, JWKSURL: a.JWKS, Issuer: a.JWTIssuer, Audience: a.JWTAudience, Log: logger})
+	v, err := auth.New(auth.Config{Keys: keys, JWKSURL: a.JWKS, Issuer: a.JWTIssuer, Audience: a.JWTAudience, Log: logger})
 	if err != nil {
-		return &usageError{err.Error()}
+		return nil, &usageError{err.Error()}
 	}
-	return nil
+	return v, nil
 }
 
 // limits are those of the flags; what --max-streams leaves open follows from
@@ -135,29 +138,5 @@ func (a *accessFlags) limits() handlers.Limits {
 		Streams: streams, StreamsPerAddress: a.MaxStreamsPerIP, StreamsPerSubject: a.MaxStreamsPerSubject,
 		PublishRate: a.PublishRate, PublishBurst: a.PublishBurst,
 		RoomRate: a.RoomPublishRate, RoomBurst: a.RoomPublishBurst, NewRoomsRate: a.NewRoomsRate,
-	}
-}
-
-// reload reads the keys again whenever the process is told to (SIGHUP), until
-// ctx ends. Keys that cannot be used change nothing.
-func (a *accessFlags) reload(ctx context.Context, verifier *auth.Verifier, logger *slog.Logger) {
-	told := make(chan os.Signal, 1)
-	signal.Notify(told, syscall.SIGHUP)
-	defer signal.Stop(told)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-told:
-		}
-		keys, err := a.keys()
-		if err == nil {
-			err = verifier.Reload(keys)
-		}
-		if err != nil {
-			logger.Error("the keys for tokens stay as they are", "error", err)
-			continue
-		}
-		logger.Info("the keys for tokens were read again")
 	}
 }

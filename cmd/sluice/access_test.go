@@ -81,7 +81,7 @@ func TestKeysAreReadAgain(t *testing.T) {
 		}
 		p.err.await(t, wait)
 	}
-	reload([]byte("no key"), "stay as they are")
+	reload([]byte("no key"), "stays as it is")
 	if got := status(first); got != 201 {
 		t.Errorf("after a key that is none: %d, want 201", got)
 	}

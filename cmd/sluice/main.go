@@ -61,6 +61,7 @@ func main() {
 // process is what a command sees of the process it runs in. stderr is for people: notices,
 // warnings, progress; stdout carries only what was asked for.
 type process struct {
+	args           []string
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	getenv         func(string) string
@@ -75,8 +76,8 @@ func (p *process) notef(format string, args ...any) {
 // blocks until the command has ended; ctx asks a command to end early. A variable of the
 // environment that is empty counts as not set.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string) int {
-	p := &process{stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv}
-	err := execute(ctx, args, p)
+	p := &process{args: args, stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv}
+	err := execute(ctx, p)
 	if err == nil || errors.Is(err, errAnswered) {
 		return 0
 	}
@@ -94,16 +95,32 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return 1
 }
 
-func execute(ctx context.Context, args []string, p *process) error {
-	for _, arg := range args {
+func execute(ctx context.Context, p *process) error {
+	line, err := p.parse(ctx)
+	if err != nil {
+		return err
+	}
+	return line.command.Run()
+}
+
+// commandLine is what the arguments, the environment and the file say together.
+type commandLine struct {
+	cli     *cli
+	file    *configFile
+	command *kong.Context
+}
+
+// parse reads all of them. It may be called again: what it gives is as new as the file.
+func (p *process) parse(ctx context.Context) (*commandLine, error) {
+	for _, arg := range p.args {
 		// kong would put U+FFFD in the place of what is wrong, and say nothing.
 		if !utf8.ValidString(arg) {
-			return usagef("the argument %s is not UTF-8", strconv.QuoteToASCII(arg))
+			return nil, usagef("the argument %s is not UTF-8", strconv.QuoteToASCII(arg))
 		}
 	}
-	file := &configFile{}
-	set := &settings{getenv: p.getenv, file: file}
-	parser, err := kong.New(&cli{},
+	line := &commandLine{cli: &cli{}, file: &configFile{}}
+	set := &settings{getenv: p.getenv, file: line.file}
+	parser, err := kong.New(line.cli,
 		kong.Name("sluice"),
 		kong.Description("A gateway for room events over plain HTTP: out by Server-Sent Events, in by POST."),
 		kong.Writers(p.stdout, p.stderr),
@@ -111,17 +128,14 @@ func execute(ctx context.Context, args []string, p *process) error {
 		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true}),
 		kong.ValueFormatter(helpText),
 		kong.Resolvers(set),
-		kong.Bind(p, file, set),
+		kong.Bind(p, line, line.file, set),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 	)
 	if err != nil {
-		return fmt.Errorf("building the command line: %w", err)
+		return nil, fmt.Errorf("building the command line: %w", err)
 	}
-	command, err := parser.Parse(args)
-	if err != nil {
-		return err
-	}
-	return command.Run()
+	line.command, err = parser.Parse(p.args)
+	return line, err
 }
 
 // BeforeResolve loads the file of --config, since everything else may stand in it.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"strings"
+	"sync/atomic"
 
 	"sluice/fanout"
 	"sluice/handlers"
@@ -16,29 +17,47 @@ func (f *configFile) gatewayNamespaces() map[string]handlers.Namespace {
 	return namespaces
 }
 
-// retention is what the file says of how much rooms keep; nil if nothing.
-func (f *configFile) retention() func(room string) fanout.Retention {
-	own := map[string]fanout.Retention{}
-	for name, n := range f.Namespaces {
-		var keep fanout.Retention
+// retention is how much rooms keep. The logs and the hub ask it, so that it can
+// change while they run.
+type retention struct {
+	now atomic.Pointer[kept]
+}
+
+type kept struct {
+	all  fanout.Retention
+	some map[string]fanout.Retention // of namespaces
+}
+
+// set changes it to what the flags and the file say.
+func (r *retention) set(c *serveCmd, file *configFile) {
+	k := &kept{all: fanout.Retention{Events: c.HistoryEvents, Age: c.HistoryAge}, some: map[string]fanout.Retention{}}
+	for name, n := range file.Namespaces {
+		own := k.all
 		if n.HistoryEvents != nil {
-			keep.Events = *n.HistoryEvents
+			own.Events = *n.HistoryEvents
 		}
 		if n.HistoryAge != nil {
-			keep.Age = *n.HistoryAge
+			own.Age = *n.HistoryAge
 		}
-		if keep.Events > 0 || keep.Age > 0 {
-			own[name] = keep
+		k.some[name] = own
+	}
+	r.now.Store(k)
+}
+
+// all is what the logs and the hub are told once, of rooms of which nothing is
+// said; they ask for the rest.
+func (r *retention) all() fanout.Retention {
+	keep := r.now.Load().all
+	keep.Rooms = r.of
+	return keep
+}
+
+func (r *retention) of(room string) fanout.Retention {
+	now := r.now.Load()
+	if name, _, ok := strings.Cut(room, ":"); ok {
+		if own, ok := now.some[name]; ok {
+			return own
 		}
 	}
-	if len(own) == 0 {
-		return nil
-	}
-	return func(room string) fanout.Retention {
-		name, _, ok := strings.Cut(room, ":")
-		if !ok {
-			return fanout.Retention{}
-		}
-		return own[name]
-	}
+	return now.all
 }

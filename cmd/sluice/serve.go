@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,18 +29,18 @@ type serveCmd struct {
 	Ack        string        `help:"When a publication counts as done: memory, when the primary has it; replicated, when a replica has it too." enum:"memory,replicated" default:"memory" placeholder:"memory|replicated"`
 	AckTimeout time.Duration `help:"How long a publication waits for a replica; if none has it by then, the answer is 202 and says so." default:"200ms" placeholder:"TIME"`
 
-	HistoryEvents int           `help:"How many events a room keeps." default:"1000" placeholder:"N"`
-	HistoryAge    time.Duration `help:"How long a room keeps them after the last one." default:"24h" placeholder:"TIME"`
+	HistoryEvents int           `help:"How many events a room keeps." default:"1000" placeholder:"N" reload:""`
+	HistoryAge    time.Duration `help:"How long a room keeps them after the last one." default:"24h" placeholder:"TIME" reload:""`
 	RingMemory    size          `help:"Memory for the newest events of all rooms." default:"256MiB" placeholder:"SIZE"`
-	MaxBody       size          `help:"Largest data of one event." default:"64KiB" placeholder:"SIZE"`
+	MaxBody       size          `help:"Largest data of one event." default:"64KiB" placeholder:"SIZE" reload:""`
 
-	MaxRoomsPerStream int `help:"Most rooms of one stream." default:"50" placeholder:"N"`
+	MaxRoomsPerStream int `help:"Most rooms of one stream." default:"50" placeholder:"N" reload:""`
 	MaxMembers        int `help:"Most members of a room that are named; where there are more, they are counted only." default:"1000" placeholder:"N"`
 
-	Heartbeat    time.Duration `help:"How long a stream may be silent before it is sent a heartbeat." default:"15s" placeholder:"TIME"`
-	Retry        time.Duration `help:"After about how long clients reconnect." default:"2s" placeholder:"TIME"`
-	Padding      size          `help:"How much a stream sends at once, for what on its way holds back little." default:"2KiB" placeholder:"SIZE"`
-	MaxAge       time.Duration `help:"After about how long a stream ends by itself. 0 is never." default:"1h" placeholder:"TIME"`
+	Heartbeat    time.Duration `help:"How long a stream may be silent before it is sent a heartbeat." default:"15s" placeholder:"TIME" reload:""`
+	Retry        time.Duration `help:"After about how long clients reconnect." default:"2s" placeholder:"TIME" reload:""`
+	Padding      size          `help:"How much a stream sends at once, for what on its way holds back little." default:"2KiB" placeholder:"SIZE" reload:""`
+	MaxAge       time.Duration `help:"After about how long a stream ends by itself. 0 is never." default:"1h" placeholder:"TIME" reload:""`
 	WriteTimeout time.Duration `help:"How long a reader may take nothing before its stream is ended." default:"30s" placeholder:"TIME"`
 	Framing      string        `help:"How streams are framed: chunked, or close, which an HAProxy in front needs unless it has option http-no-delay." enum:"chunked,close" default:"chunked" placeholder:"chunked|close"`
 	Drain        time.Duration `help:"How long a node that is told to end takes to send its streams away." default:"10s" placeholder:"TIME"`
@@ -47,11 +48,11 @@ type serveCmd struct {
 	accessFlags
 
 	CORSOrigin []string `name:"cors-origin" help:"Origin whose pages may use the gateway, besides its own. May be repeated." placeholder:"ORIGIN"`
-	TLSCert    string   `name:"tls-cert" help:"Certificate chain, PEM, to serve TLS and HTTP/2." type:"existingfile" placeholder:"FILE"`
-	TLSKey     string   `name:"tls-key" help:"Its key, PEM." type:"existingfile" placeholder:"FILE"`
+	TLSCert    string   `name:"tls-cert" help:"Certificate chain, PEM, to serve TLS and HTTP/2." type:"existingfile" placeholder:"FILE" reload:""`
+	TLSKey     string   `name:"tls-key" help:"Its key, PEM." type:"existingfile" placeholder:"FILE" reload:""`
 
 	LogFormat string `help:"text or json; text on a terminal, else json, if left out." enum:"auto,text,json" default:"auto" placeholder:"text|json"`
-	LogLevel  string `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" placeholder:"LEVEL"`
+	LogLevel  string `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" placeholder:"LEVEL" reload:""`
 }
 
 // defaultAdmin is shared by all nodes that say nothing else; on one machine
@@ -59,29 +60,39 @@ type serveCmd struct {
 const defaultAdmin = "127.0.0.1:8081"
 
 // Run serves until ctx ends and the node has drained.
-func (c *serveCmd) Run(ctx context.Context, p *process, file *configFile) error {
+func (c *serveCmd) Run(ctx context.Context, p *process, line *commandLine) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	logger := c.logger(p)
-	log, closeLog, err := c.openLog(logger, file)
+	n := &node{cmd: c, process: p, begun: line, line: line, level: &slog.LevelVar{}}
+	n.level.Set(c.level())
+	n.logger = c.logger(p, n.level)
+	cfg, err := c.gatewayConfig(line.file, n.logger)
+	if err != nil {
+		return err
+	}
+	pair, err := loadCertificate(c)
+	if err != nil {
+		return &usageError{err.Error()}
+	}
+	n.certificate.now.Store(pair)
+	n.keep.set(c, line.file)
+	log, closeLog, err := c.openLog(n.logger, n.keep.all())
 	if err != nil {
 		return &usageError{err.Error()}
 	}
 	defer closeLog()
-	cfg := c.gatewayConfig(logger)
-	cfg.Namespaces = file.gatewayNamespaces()
-	if err := c.configure(&cfg, file, logger); err != nil {
+	if n.verifier, err = c.verifier(n.logger); err != nil {
 		return err
 	}
-	if cfg.Verifier != nil {
-		defer cfg.Verifier.Close()
+	if n.verifier != nil {
+		defer n.verifier.Close()
 	}
-	hub := fanout.NewHub(log, fanout.Options{
-		RingMemory: int(c.RingMemory), Keep: c.keep(file), Logger: logger, Presence: fanout.PresenceOptions{Names: c.MaxMembers},
+	cfg.Verifier = n.verifier
+	n.hub = fanout.NewHub(log, fanout.Options{
+		RingMemory: int(c.RingMemory), Keep: n.keep.all(), Logger: n.logger, Presence: fanout.PresenceOptions{Names: c.MaxMembers},
 	})
-	gateway := handlers.NewGateway(hub, cfg)
-	n := &node{cmd: c, hub: hub, gateway: gateway, verifier: cfg.Verifier, logger: logger}
+	n.gateway = handlers.NewGateway(n.hub, cfg)
 	return n.serve(ctx)
 }
 
@@ -113,13 +124,13 @@ func (c *serveCmd) check() error {
 	return nil
 }
 
-func (c *serveCmd) keep(file *configFile) fanout.Retention {
-	return fanout.Retention{Events: c.HistoryEvents, Age: c.HistoryAge, Rooms: file.retention()}
-}
-
-func (c *serveCmd) logger(p *process) *slog.Logger {
+func (c *serveCmd) level() slog.Level {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(c.LogLevel)) // kong has checked it
+	return level
+}
+
+func (c *serveCmd) logger(p *process, level slog.Leveler) *slog.Logger {
 	opt := &slog.HandlerOptions{Level: level}
 	if c.LogFormat == "text" || c.LogFormat == "auto" && isTerminal(p.stderr) {
 		return slog.New(slog.NewTextHandler(p.stderr, opt))
@@ -127,11 +138,11 @@ func (c *serveCmd) logger(p *process) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(p.stderr, opt))
 }
 
-func (c *serveCmd) openLog(logger *slog.Logger, file *configFile) (log fanout.Log, closeLog func(), err error) {
+func (c *serveCmd) openLog(logger *slog.Logger, keep fanout.Retention) (log fanout.Log, closeLog func(), err error) {
 	if c.Redis == "" {
-		return fanout.NewMemory(c.keep(file)), func() {}, nil
+		return fanout.NewMemory(keep), func() {}, nil
 	}
-	opt := fanout.RedisOptions{URL: c.Redis, Prefix: c.RedisPrefix, Keep: c.keep(file), Logger: logger}
+	opt := fanout.RedisOptions{URL: c.Redis, Prefix: c.RedisPrefix, Keep: keep, Logger: logger}
 	if c.Ack == "replicated" {
 		opt.Ack = c.AckTimeout
 	}
@@ -142,26 +153,34 @@ func (c *serveCmd) openLog(logger *slog.Logger, file *configFile) (log fanout.Lo
 	return redis, func() { _ = redis.Close() }, nil // every connection is closed, whatever it says
 }
 
-func (c *serveCmd) gatewayConfig(logger *slog.Logger) handlers.Config {
+func (c *serveCmd) gatewayConfig(file *configFile, logger *slog.Logger) (handlers.Config, error) {
 	padding := int(c.Padding)
 	if padding == 0 {
 		padding = -1
 	}
-	return handlers.Config{
+	cfg := handlers.Config{
 		MaxBody: int64(c.MaxBody), MaxRooms: c.MaxRoomsPerStream,
 		Heartbeat: c.Heartbeat, Retry: c.Retry, Padding: padding, MaxAge: c.MaxAge,
 		CloseFraming: c.Framing == "close", WriteTimeout: c.WriteTimeout, Origins: c.CORSOrigin, Logger: logger, Version: version(),
 		Pages: static.Handler(), PagePaths: static.Paths(),
 	}
+	return cfg, c.configure(&cfg, file)
 }
 
 // node is a gateway that runs.
 type node struct {
-	cmd      *serveCmd
+	cmd      *serveCmd // as it was started
+	process  *process
+	begun    *commandLine // with which it was started
+	line     *commandLine // that holds now
 	hub      *fanout.Hub
 	gateway  *handlers.Gateway
 	verifier *auth.Verifier // nil if the gateway is open
 	logger   *slog.Logger
+
+	level       *slog.LevelVar
+	keep        retention
+	certificate certificate
 }
 
 // serve listens until ctx ends, or something fails, and then drains. When it
@@ -182,15 +201,15 @@ func (n *node) serve(ctx context.Context) error {
 	tasks.Go(func() { _ = n.hub.Run(hubCtx) }) // which ends when it is told to, only
 	tasks.Go(func() { n.gateway.Run(hubCtx) })
 	tasks.Go(func() { paceGarbage(hubCtx, n.hub.Stats().Published.Load) })
-	if n.verifier != nil {
-		tasks.Go(func() { n.cmd.reload(hubCtx, n.verifier, n.logger) })
-	}
-	servers := []*http.Server{handlers.NewServer(n.gateway.Handler(), n.logger)}
+	tasks.Go(func() { n.reloadWhenTold(hubCtx) })
+	front := handlers.NewServer(n.gateway.Handler(), n.logger)
+	servers := []*http.Server{front}
 	guarded := n.gateway.Guard(public, descriptors())
-	tasks.Go(func() { cancel(n.serveOn(servers[0], guarded)) })
+	tasks.Go(func() { cancel(n.serveOn(front, guarded)) })
 	if admin != nil {
-		servers = append(servers, handlers.NewServer(n.gateway.AdminHandler(), n.logger))
-		tasks.Go(func() { cancel(servers[1].Serve(admin)) })
+		back := handlers.NewServer(n.gateway.AdminHandler(), n.logger)
+		servers = append(servers, back)
+		tasks.Go(func() { cancel(back.Serve(admin)) })
 	}
 	n.announce(public.Addr(), admin)
 	<-ctx.Done()
@@ -222,7 +241,8 @@ func (n *node) listenAdmin() (net.Listener, error) {
 
 func (n *node) serveOn(srv *http.Server, ln net.Listener) error {
 	if n.cmd.TLSCert != "" {
-		return srv.ServeTLS(ln, n.cmd.TLSCert, n.cmd.TLSKey)
+		srv.TLSConfig = &tls.Config{GetCertificate: n.certificate.get}
+		return srv.ServeTLS(ln, "", "")
 	}
 	return srv.Serve(ln)
 }

@@ -6,9 +6,8 @@ import "sync"
 // methods may be called from any goroutine and do not block. A key that holds nothing
 // takes no memory, so the table is as large as what is held.
 type Counts struct {
-	most int // a key may hold; no limit if zero
-
 	mu    sync.Mutex // guards the fields below
+	most  int        // a key may hold; no limit if zero
 	held  map[string]int
 	total int
 }
@@ -17,6 +16,13 @@ type Counts struct {
 // are counted only.
 func NewCounts(most int) *Counts {
 	return &Counts{most: most, held: map[string]int{}}
+}
+
+// SetMost changes the maximum. What is held beyond a lower one stays.
+func (c *Counts) SetMost(most int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.most = most
 }
 
 // Acquire counts one more for the key, unless it holds the maximum. Whoever gets true

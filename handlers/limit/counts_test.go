@@ -72,3 +72,19 @@ func TestCountsReturnToNothing(t *testing.T) {
 		t.Errorf("%d held by %d keys", c.Total(), len(c.held))
 	}
 }
+
+func TestALowerMaximumLeavesWhatIsHeld(t *testing.T) {
+	c := NewCounts(0)
+	for range 3 {
+		c.Acquire("a")
+	}
+	c.SetMost(2)
+	if c.Held("a") != 3 || c.Acquire("a") {
+		t.Errorf("%d are held; want 3, and not one more", c.Held("a"))
+	}
+	c.Release("a")
+	c.Release("a")
+	if !c.Acquire("a") || c.Acquire("a") {
+		t.Error("with one held, want one more and no other")
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"cmp"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -33,11 +34,9 @@ type RateOptions struct {
 // in it are full. If there are too many keys for that, it is dropped early, and the
 // keys that have been silent for longest are given a full bucket.
 type Rates struct {
-	interval time.Duration // in which one token comes; 0: no limit
-	depth    time.Duration // in which a whole bucket comes
-	window   time.Duration // between two turns of the maps, unless there are too many keys
-	half     int           // keys that one map may have
-	start    time.Time     // all times are durations since then, by the monotonic clock
+	pace  atomic.Pointer[pace]
+	half  int       // keys that one map may have
+	start time.Time // all times are durations since then, by the monotonic clock
 
 	mu          sync.Mutex               // guards the fields below
 	young, aged map[string]time.Duration // when the key's bucket will be full
@@ -46,40 +45,63 @@ type Rates struct {
 	turned      time.Duration            // when young became aged
 }
 
-// NewRates makes buckets that are full at first.
-func NewRates(opt RateOptions) *Rates {
-	r := &Rates{
-		half:  max(1, cmp.Or(opt.MaxKeys, 1<<16)/2),
-		start: time.Now(),
-		young: map[string]time.Duration{},
-		aged:  map[string]time.Duration{},
-	}
+// pace is how fast buckets fill, and how far.
+type pace struct {
+	interval time.Duration // in which one token comes; 0: no limit
+	depth    time.Duration // in which a whole bucket comes
+	window   time.Duration // between two turns of the maps, unless there are too many keys
+}
+
+func paceOf(opt RateOptions) pace {
+	var p pace
 	if opt.PerSecond > 0 {
 		// An hour for a token is as good as never, and leaves room to count in.
-		r.interval = time.Duration(min(float64(time.Second)/opt.PerSecond, float64(time.Hour)))
+		p.interval = time.Duration(min(float64(time.Second)/opt.PerSecond, float64(time.Hour)))
 	}
 	burst := cmp.Or(opt.Burst, int(min(math.Ceil(max(opt.PerSecond, 1)), 1<<20)))
-	r.depth = r.interval * time.Duration(min(max(burst, 1), 1<<20))
-	r.window = max(r.depth, time.Second)
+	p.depth = p.interval * time.Duration(min(max(burst, 1), 1<<20))
+	p.window = max(p.depth, time.Second)
+	return p
+}
+
+// NewRates makes buckets that are full at first.
+func NewRates(opt RateOptions) *Rates {
+	r := &Rates{half: max(1, cmp.Or(opt.MaxKeys, 1<<16)/2), start: time.Now()}
+	r.Set(opt)
 	return r
+}
+
+// Set changes how often. If that is a change, all buckets are full again, since what one
+// lacks is told in the time that filling it took before. MaxKeys stays.
+func (r *Rates) Set(opt RateOptions) {
+	fresh := paceOf(opt)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now := r.pace.Load(); now != nil && *now == fresh {
+		return
+	}
+	r.pace.Store(&fresh)
+	r.young, r.youngUntil = map[string]time.Duration{}, 0
+	r.aged, r.agedUntil = map[string]time.Duration{}, 0
 }
 
 // Allow takes n tokens from the key's bucket, all or none. Where there are too few, it
 // says how long to wait for them. More than the bucket ever holds is given when it is
 // full, and is paid off before the next: a large batch is late, but not impossible.
 func (r *Rates) Allow(key string, n int) (ok bool, retryAfter time.Duration) {
-	if r.interval == 0 || n <= 0 {
+	if r.pace.Load().interval == 0 || n <= 0 {
 		return true, 0
 	}
-	cost := r.interval * time.Duration(min(n, 1<<20))
 	now := time.Since(r.start)
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	p := r.pace.Load() // which changes under the lock only
+	cost := p.interval * time.Duration(min(n, 1<<20))
 	r.turnLocked(now)
 	full := max(now, r.fullLocked(key))
 	// The bucket lacks full-now; it may lack its whole depth once the tokens are taken.
-	if late := full - now + min(cost, r.depth) - r.depth; late > 0 {
+	if late := full - now + min(cost, p.depth) - p.depth; late > 0 {
 		r.putLocked(key, full, now) // or a flood of keys would make its debt forgotten
 		return false, late
 	}
@@ -116,7 +138,7 @@ func (r *Rates) putLocked(key string, full, now time.Duration) {
 
 // turnLocked forgets what is full, not oftener than once in a window: it makes a map.
 func (r *Rates) turnLocked(now time.Duration) {
-	if now-r.turned < r.window || now < r.agedUntil || len(r.young)+len(r.aged) == 0 {
+	if now-r.turned < r.pace.Load().window || now < r.agedUntil || len(r.young)+len(r.aged) == 0 {
 		return
 	}
 	r.ageLocked(now)
@@ -135,7 +157,7 @@ func (r *Rates) ageLocked(now time.Duration) {
 // Lower takes from the key's bucket until it needs the given time to be full
 // again; if it needs longer already, nothing changes.
 func (r *Rates) Lower(key string, full time.Duration) {
-	if r.interval == 0 || full <= 0 {
+	if r.pace.Load().interval == 0 || full <= 0 {
 		return
 	}
 	now := time.Since(r.start)

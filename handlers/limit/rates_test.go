@@ -208,3 +208,35 @@ func BenchmarkAllow(b *testing.B) {
 		r.Allow(keys[i%len(keys)], 1)
 	}
 }
+
+func TestARateThatChangesHoldsFromThenOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opt := RateOptions{PerSecond: 1, Burst: 2}
+		r := NewRates(opt)
+		taken := func() (n int) {
+			for ok := true; ok && n < 100; n++ {
+				ok, _ = r.Allow("ann", 1)
+			}
+			return n - 1
+		}
+		if n := taken(); n != 2 {
+			t.Errorf("%d at once, want 2", n)
+		}
+		r.Set(opt)
+		if n := taken(); n != 0 {
+			t.Errorf("%d more, though nothing has changed", n)
+		}
+		r.Set(RateOptions{PerSecond: 10, Burst: 5})
+		if n := taken(); n != 5 {
+			t.Errorf("%d at once after a change, want 5", n)
+		}
+		time.Sleep(300 * time.Millisecond)
+		if n := taken(); n != 3 {
+			t.Errorf("%d in 0.3 s at ten a second", n)
+		}
+		r.Set(RateOptions{})
+		if n := taken(); n != 99 {
+			t.Errorf("%d without a limit, want 99", n)
+		}
+	})
+}

@@ -26,8 +26,7 @@ type Ledger interface {
 // up a small part of its burst in the time in which that comes back.
 type Shared struct {
 	*Rates
-	name  string        // of the buckets in the ledger
-	least time.Duration // what is worth telling
+	name string // of the buckets in the ledger
 
 	mu    sync.Mutex // guards spent
 	spent map[string]tab
@@ -49,30 +48,32 @@ const (
 // NewShared makes buckets that are full at first. Nodes share those of a name.
 // The caller owes a Run, or the buckets are this node's alone.
 func NewShared(name string, opt RateOptions) *Shared {
-	s := &Shared{Rates: NewRates(opt), name: name, spent: map[string]tab{}, wake: make(chan struct{}, 1)}
-	s.least = max(s.depth/leastPart, s.interval)
-	return s
+	return &Shared{Rates: NewRates(opt), name: name, spent: map[string]tab{}, wake: make(chan struct{}, 1)}
 }
+
+// least is what is worth telling.
+func (p *pace) least() time.Duration { return max(p.depth/leastPart, p.interval) }
 
 // Allow is Rates.Allow.
 func (s *Shared) Allow(key string, n int) (ok bool, retryAfter time.Duration) {
 	ok, retryAfter = s.Rates.Allow(key, n)
-	if !ok || s.interval == 0 || n <= 0 {
+	p := s.pace.Load()
+	if !ok || p.interval == 0 || n <= 0 {
 		return ok, retryAfter
 	}
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t, known := s.spent[key]
-	if !known || t.cost < s.least && now.Sub(t.since) > s.depth {
+	if !known || t.cost < p.least() && now.Sub(t.since) > p.depth {
 		t = tab{since: now} // what was little has come back meanwhile
 	}
 	if !known && len(s.spent) >= s.half {
-		s.forgetLocked(now)
+		s.forgetLocked(now, p.depth)
 	}
-	t.cost += s.interval * time.Duration(min(n, 1<<20))
+	t.cost += p.interval * time.Duration(min(n, 1<<20))
 	s.spent[key] = t
-	if t.cost >= s.least {
+	if t.cost >= p.least() {
 		select {
 		case s.wake <- struct{}{}:
 		default:
@@ -82,9 +83,9 @@ func (s *Shared) Allow(key string, n int) (ok bool, retryAfter time.Duration) {
 }
 
 // forgetLocked makes room: of what has come back, else of everything.
-func (s *Shared) forgetLocked(now time.Time) {
+func (s *Shared) forgetLocked(now time.Time, depth time.Duration) {
 	for key, t := range s.spent {
-		if now.Sub(t.since) > s.depth {
+		if now.Sub(t.since) > depth {
 			delete(s.spent, key)
 		}
 	}
@@ -96,9 +97,6 @@ func (s *Shared) forgetLocked(now time.Time) {
 // Run tells the ledger what was given out, until ctx ends. While the ledger
 // does not answer, the buckets are this node's alone.
 func (s *Shared) Run(ctx context.Context, ledger Ledger) {
-	if s.interval == 0 {
-		return
-	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -133,7 +131,7 @@ func (s *Shared) tell(ctx context.Context, ledger Ledger) {
 
 // due takes what is worth telling off the tabs.
 func (s *Shared) due() (keys []string, spent []fanout.Spending) {
-	now := time.Now()
+	now, p := time.Now(), s.pace.Load()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key, t := range s.spent {
@@ -145,11 +143,11 @@ func (s *Shared) due() (keys []string, spent []fanout.Spending) {
 			break
 		}
 		switch {
-		case t.cost >= s.least:
+		case t.cost >= p.least():
 			keys = append(keys, key)
-			spent = append(spent, fanout.Spending{Key: s.ledgerKey(key), Cost: t.cost, Most: 2*s.depth + t.cost})
+			spent = append(spent, fanout.Spending{Key: s.ledgerKey(key), Cost: t.cost, Most: 2*p.depth + t.cost})
 			delete(s.spent, key)
-		case now.Sub(t.since) > s.depth:
+		case now.Sub(t.since) > p.depth:
 			delete(s.spent, key)
 		}
 	}
