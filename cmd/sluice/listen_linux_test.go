@@ -9,7 +9,7 @@ import (
 )
 
 func TestConnectionsInheritTheLimitOfWhatIsNotAcknowledged(t *testing.T) {
-	ln, err := listen(t.Context(), "127.0.0.1:0", 30*time.Second)
+	ln, err := listen(t.Context(), "127.0.0.1:0", tuning{silence: 30 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

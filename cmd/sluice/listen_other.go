@@ -3,11 +3,17 @@
 package main
 
 import (
+	"errors"
+	"net"
 	"syscall"
 	"time"
 )
 
 // limitUnacknowledged has no portable form; keep-alive probes remain.
-func limitUnacknowledged(time.Duration) func(network, address string, c syscall.RawConn) error {
-	return nil
-}
+func limitUnacknowledged(syscall.RawConn, time.Duration) error { return nil }
+
+var errSharing = errors.New("--reuse-port needs Linux; elsewhere have the listener passed (LISTEN_FDS)")
+
+func sharePort(syscall.RawConn) error { return errSharing }
+
+func takeTheNew(*net.TCPListener) error { return errSharing }

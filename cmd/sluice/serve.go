@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,6 +21,8 @@ import (
 type serveCmd struct {
 	Listen string `help:"Address of the public listener." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
 	Admin  string `help:"Address of the operator's listener: metrics, profiles. Empty is off." default:"127.0.0.1:8081" placeholder:"HOST:PORT"`
+
+	ReusePort bool `help:"Let another process listen at the same addresses; it gets all new connections, until this one has ended. For taking over without a moment in which nobody listens."`
 
 	Redis       string `help:"Where rooms are kept: redis://, rediss://, redis+sentinel://h1:26379,h2:26379/master. Empty: in memory, for one node." placeholder:"URL"`
 	RedisPrefix string `help:"What every key and channel in Redis begins with." default:"sluice" placeholder:"NAME"`
@@ -186,11 +187,11 @@ type node struct {
 // serve listens until ctx ends, or something fails, and then drains. When it
 // returns, nothing of the node runs any more.
 func (n *node) serve(ctx context.Context) error {
-	public, err := listen(ctx, n.cmd.Listen, n.cmd.WriteTimeout)
+	public, err := n.listen(ctx)
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}
-	admin, err := n.listenAdmin()
+	admin, err := n.listenAdmin(ctx)
 	if err != nil {
 		_ = public.Close()
 		return err
@@ -202,14 +203,13 @@ func (n *node) serve(ctx context.Context) error {
 	tasks.Go(func() { n.gateway.Run(hubCtx) })
 	tasks.Go(func() { paceGarbage(hubCtx, n.hub.Stats().Published.Load) })
 	tasks.Go(func() { n.reloadWhenTold(hubCtx) })
-	front := handlers.NewServer(n.gateway.Handler(), n.logger)
-	servers := []*http.Server{front}
-	guarded := n.gateway.Guard(public, descriptors())
-	tasks.Go(func() { cancel(n.serveOn(front, guarded)) })
+	front := newServer(handlers.NewServer(n.gateway.Handler(), n.logger), n.gateway.Guard(public, descriptors()))
+	servers := []*server{front}
+	tasks.Go(func() { cancel(front.serve(&n.certificate)) })
 	if admin != nil {
-		back := handlers.NewServer(n.gateway.AdminHandler(), n.logger)
+		back := newServer(handlers.NewServer(n.gateway.AdminHandler(), n.logger), admin)
 		servers = append(servers, back)
-		tasks.Go(func() { cancel(back.Serve(admin)) })
+		tasks.Go(func() { cancel(back.serve(&certificate{})) })
 	}
 	n.announce(public.Addr(), admin)
 	<-ctx.Done()
@@ -224,11 +224,20 @@ func (n *node) serve(ctx context.Context) error {
 	return fmt.Errorf("serving: %w", cause)
 }
 
-func (n *node) listenAdmin() (net.Listener, error) {
+// listen gives the public listener: that which the process was given, or a new one.
+func (n *node) listen(ctx context.Context) (net.Listener, error) {
+	t := tuning{silence: n.cmd.WriteTimeout, share: n.cmd.ReusePort}
+	if ln, err := inherited(t); ln != nil || err != nil {
+		return ln, err
+	}
+	return listen(ctx, n.cmd.Listen, t)
+}
+
+func (n *node) listenAdmin(ctx context.Context) (net.Listener, error) {
 	if n.cmd.Admin == "" {
 		return nil, nil
 	}
-	ln, err := net.Listen("tcp", n.cmd.Admin)
+	ln, err := listen(ctx, n.cmd.Admin, tuning{silence: n.cmd.WriteTimeout, share: n.cmd.ReusePort})
 	if errors.Is(err, syscall.EADDRINUSE) && n.cmd.Admin == defaultAdmin {
 		n.logger.Warn("another program has the operator's address, so this node has none; choose one with --admin", "admin", n.cmd.Admin)
 		return nil, nil
@@ -237,14 +246,6 @@ func (n *node) listenAdmin() (net.Listener, error) {
 		return nil, fmt.Errorf("listening for the operator: %w", err)
 	}
 	return ln, nil
-}
-
-func (n *node) serveOn(srv *http.Server, ln net.Listener) error {
-	if n.cmd.TLSCert != "" {
-		srv.TLSConfig = &tls.Config{GetCertificate: n.certificate.get}
-		return srv.ServeTLS(ln, "", "")
-	}
-	return srv.Serve(ln)
 }
 
 func (n *node) announce(public net.Addr, admin net.Listener) {
@@ -268,8 +269,11 @@ func (n *node) announce(public net.Addr, admin net.Listener) {
 	}
 }
 
+// handOver is how long a node listens on, though new connections go elsewhere.
+const handOver = time.Second
+
 // drain sends everybody away within the time there is for it.
-func (n *node) drain(servers []*http.Server) {
+func (n *node) drain(servers []*server) {
 	n.logger.Info("draining", "within", n.cmd.Drain)
 	ctx, cancel := context.WithTimeout(context.Background(), n.cmd.Drain)
 	defer cancel()
@@ -278,8 +282,16 @@ func (n *node) drain(servers []*http.Server) {
 		srv.SetKeepAlivesEnabled(false) // a connection closes behind an answer, rather than before a request
 	}
 	n.hub.Drain(ctx, n.cmd.Drain*8/10)
+	if n.cmd.ReusePort {
+		// What was on its way here when the next process began to listen comes within a
+		// round trip, and would be reset with the listener.
+		select {
+		case <-ctx.Done():
+		case <-time.After(handOver):
+		}
+	}
 	for _, srv := range servers {
-		if err := srv.Shutdown(ctx); err != nil {
+		if err := srv.end(ctx); err != nil {
 			n.logger.Warn("some connections did not end in time", "error", err)
 			_ = srv.Close() // they are cut, then
 		}

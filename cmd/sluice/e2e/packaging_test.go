@@ -93,7 +93,10 @@ func analyze(t *testing.T, args ...string) {
 	}
 }
 
-const unit = "deploy/systemd/sluice.service"
+const (
+	unit       = "deploy/systemd/sluice.service"
+	socketUnit = "deploy/systemd/sluice.socket"
+)
 
 func TestSystemdTakesTheUnit(t *testing.T) {
 	text := read(t, unit)
@@ -106,11 +109,12 @@ func TestSystemdTakesTheUnit(t *testing.T) {
 	if here == text {
 		t.Fatal("the unit does not start /usr/local/bin/sluice")
 	}
-	path := filepath.Join(t.TempDir(), "sluice.service")
-	if err := os.WriteFile(path, []byte(here), 0o644); err != nil {
+	dir := t.TempDir()
+	service, socket := filepath.Join(dir, "sluice.service"), filepath.Join(dir, "sluice.socket")
+	if err := errors.Join(os.WriteFile(service, []byte(here), 0o644), os.WriteFile(socket, []byte(read(t, socketUnit)), 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	analyze(t, "verify", "--man=no", path)
+	analyze(t, "verify", "--man=no", service, socket)
 }
 
 func TestTheUnitGivesAwayLittle(t *testing.T) {
