@@ -110,13 +110,13 @@ func (k *knockers) end() {
 }
 
 // takeOvers is how often a process is replaced.
-const takeOvers = 4
+const takeOvers = 3
 
 // TestAnotherProcessTakesThePortOver: with --reuse-port the next one listens
 // before the one before is told to end.
 func TestAnotherProcessTakesThePortOver(t *testing.T) {
 	redis := redistest.Start(t)
-	n := startNode(t, redis.URL(), "--reuse-port", "--drain=3s", "--max-streams-per-ip=0", "--padding=0")
+	n := startNode(t, redis.URL(), "--reuse-port", "--drain=2s", "--max-streams-per-ip=0", "--padding=0")
 	k := knock(t, n.url, 8)
 	k.await(50)
 	for range takeOvers {
@@ -152,7 +152,7 @@ func TestAnInheritedListenerOutlivesItsProcesses(t *testing.T) {
 	defer file.Close()
 	url := "http://" + ln.Addr().String()
 	start := func() *process {
-		p := launch(t, activated(file, "serve", "--admin=", "--redis", redis.URL(), "--drain=2s", "--publish-rate=0", "--max-streams-per-ip=0", "--padding=0", "--retry=100ms"))
+		p := launch(t, activated(file, "serve", "--admin=", "--redis", redis.URL(), "--drain=1s", "--publish-rate=0", "--max-streams-per-ip=0", "--padding=0", "--retry=100ms"))
 		p.await(t, p.err, `"msg":"serving","url":"`+url)
 		return p
 	}

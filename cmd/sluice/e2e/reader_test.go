@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -45,6 +46,7 @@ type reader struct {
 	begin  url.Values // how the first stream begins
 	way    way
 	bases  []string // gateways, one after the other when a stream ends
+	obeys  bool     // comes back when it was told to, as browsers do; else at once
 	hangUp int      // leaves by itself after so many events, and comes back; 0: never
 
 	cursor string
@@ -53,6 +55,7 @@ type reader struct {
 	seen   map[string][]uint64
 	ended  map[string]bool
 	told   map[string]bool // of an outage, and of its end
+	retry  time.Duration   // when to come back
 }
 
 // errHungUp ends a stream that the reader left.
@@ -77,15 +80,20 @@ func (r *reader) run(ctx context.Context) {
 			r.verdict.wrong(strange, "%s: %v", r, err)
 			return
 		case err != nil && !errors.Is(err, errHungUp):
-			r.pause(ctx) // for a moment, lest a dead node be asked all the time
+			r.pause(ctx)
 		}
 	}
 }
 
+// pause waits for a moment, lest a dead node be asked all the time.
 func (r *reader) pause(ctx context.Context) {
+	wait := 20 * time.Millisecond
+	if r.obeys {
+		wait = r.retry
+	}
 	select {
 	case <-ctx.Done():
-	case <-time.After(20 * time.Millisecond):
+	case <-time.After(wait):
 	}
 }
 
@@ -166,7 +174,7 @@ func (r *reader) readAll(stream blocks) error {
 		if (n == 0) != (b.event == "sluice.open") && (n != 0 || b.event != "sluice.bye") {
 			return &malformed{fmt.Sprintf("block %d is %+v", n, b)}
 		}
-		if err := r.take(b); err != nil {
+		if err := r.take(b, n == 0); err != nil {
 			return err
 		}
 		if r.hangUp > 0 && n >= r.hangUp {
@@ -177,7 +185,8 @@ func (r *reader) readAll(stream blocks) error {
 }
 
 // take deals with one block.
-func (r *reader) take(b block) error {
+func (r *reader) take(b block, first bool) error {
+	r.retry = cmp.Or(b.retry, r.retry)
 	switch b.event {
 	case "sluice.open":
 		return r.opened(b)
@@ -187,7 +196,11 @@ func (r *reader) take(b block) error {
 		r.at, r.cursor = at, b.id
 		return err
 	case "sluice.bye":
-		r.tally.add("bye", 1)
+		if first {
+			r.tally.add("turned away", 1)
+		} else {
+			r.tally.add("bye", 1)
+		}
 		return nil
 	case "sluice.degraded", "sluice.restored":
 		if !r.told[b.event] {
@@ -219,6 +232,7 @@ func (r *reader) opened(b block) error {
 		return nil
 	}
 	r.tally.add("resumed", 1)
+	r.returns.add()
 	for room, p := range at {
 		if was := r.at[room]; p.seq != was.seq || p.epoch != was.epoch && p.seq != 0 {
 			return &malformed{fmt.Sprintf("resumed %s at %v after having been at %v", room, p, was)}

@@ -18,6 +18,7 @@ type trial struct {
 	ledger  *ledger
 	verdict *verdict
 	tally   *tally
+	returns moments // of streams that ended
 
 	publishers, readers sync.WaitGroup
 	all                 []*reader

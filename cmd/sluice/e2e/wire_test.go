@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // block is one event of a stream as a client gets it, from either wire.
@@ -17,6 +18,7 @@ type block struct {
 	event string // "message" if the wire says nothing
 	data  string
 	id    string // "" if it has none
+	retry time.Duration
 }
 
 // malformed says that a stream broke the rules of its wire.
@@ -85,9 +87,11 @@ func assemble(lines []string) (block, error) {
 		case field == "event" && !data:
 			b.event = value
 		case field == "retry":
-			if _, err := strconv.ParseUint(value, 10, 31); err != nil {
+			ms, err := strconv.ParseUint(value, 10, 31)
+			if err != nil {
 				return b, &malformed{fmt.Sprintf("retry is %q", value)}
 			}
+			b.retry = time.Duration(ms) * time.Millisecond
 		case field == "id" && i == len(lines)-1 && value != "":
 			b.id = value
 		default:
@@ -112,12 +116,13 @@ func (s jsonLines) next() (block, error) {
 	var e struct {
 		ID, Type, Cursor string
 		Data             json.RawMessage
+		Retry            int
 	}
 	if err := json.Unmarshal([]byte(line), &e); err != nil {
 		return block{}, &malformed{fmt.Sprintf("the line %q: %v", line, err)}
 	}
 	// With several rooms, id is the event's position and cursor the reader's.
-	b := block{event: e.Type, data: line, id: cmp.Or(e.Cursor, e.ID)}
+	b := block{event: e.Type, data: line, id: cmp.Or(e.Cursor, e.ID), retry: time.Duration(e.Retry) * time.Millisecond}
 	if strings.HasPrefix(e.Type, "sluice.") {
 		b.data = string(e.Data)
 	}
@@ -140,7 +145,7 @@ func TestTheParserForgivesNothing(t *testing.T) {
 	}{
 		": hello\n\ndata: a\n\n":                         {b: block{event: "message", data: "a"}},
 		"event: x\ndata: a\ndata:  b\ndata: \nid: 7\n\n": {b: block{event: "x", data: "a\n b\n", id: "7"}},
-		"retry: 5\nevent: sluice.bye\ndata: {}\n\n":      {b: block{event: "sluice.bye", data: "{}"}},
+		"retry: 5\nevent: sluice.bye\ndata: {}\n\n":      {b: block{event: "sluice.bye", data: "{}", retry: 5 * time.Millisecond}},
 		"id: 7\ndata: a\n\n":                             {bad: true},
 		"id: 7\n\n":                                      {bad: true},
 		"retry: 5\n\n":                                   {bad: true},
