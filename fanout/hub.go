@@ -151,6 +151,9 @@ func (h *Hub) Append(ctx context.Context, room string, drafts []Draft) ([]Receip
 	}
 	receipts, err := h.log.Append(ctx, room, drafts)
 	h.stats.Published.Add(int64(len(receipts)))
+	for i := range receipts {
+		h.stats.Taken.Add(int64(len(drafts[i].Data)))
+	}
 	return receipts, err
 }
 
@@ -170,6 +173,7 @@ func (h *Hub) Broadcast(ctx context.Context, room string, d Draft) (int64, error
 	at, err := h.log.Broadcast(ctx, room, d)
 	if err == nil {
 		h.stats.Published.Add(1)
+		h.stats.Taken.Add(int64(len(d.Data)))
 	}
 	return at, err
 }

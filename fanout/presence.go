@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -155,6 +156,19 @@ func (p *presence) attendance(room string) *attendance {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.rooms[room]
+}
+
+// members counts the users who are in rooms through this node.
+func (p *presence) members() (n int64) {
+	p.mu.Lock()
+	rooms := slices.Collect(maps.Values(p.rooms))
+	p.mu.Unlock()
+	for _, a := range rooms {
+		a.mu.Lock()
+		n += int64(len(a.here))
+		a.mu.Unlock()
+	}
+	return n
 }
 
 // touch has the next round look at a.

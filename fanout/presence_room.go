@@ -53,6 +53,7 @@ func (a *attendance) enter(m *Member) (told <-chan struct{}, ok bool) {
 	if u == nil {
 		u = &attendee{}
 		a.here[m.User] = u
+		a.p.hub.stats.Joined.Add(1)
 	}
 	u.Streams++
 	u.At, u.Info = time.Now().UnixMilli(), m.Info
@@ -118,6 +119,7 @@ func (a *attendance) prepare(now time.Time) (call Attendance, ok bool) {
 		}
 		delete(a.absent, user)
 		delete(a.here, user)
+		a.p.hub.stats.Left.Add(1)
 	}
 	a.tick(now)
 	if a.closed || a.strange || len(a.dirty) == 0 && now.Before(a.due) {

@@ -270,6 +270,19 @@ func (s *seat) begin(ctx context.Context, start Start) error {
 	}
 }
 
+// countResume counts where a stream finds what it missed.
+func (s *seat) countResume() {
+	r := s.room
+	r.mu.Lock()
+	_, atHand := r.ring.placeAfter(s.after().Seq, r.extent.Head)
+	r.mu.Unlock()
+	if atHand {
+		r.hub.stats.FromRing.Add(1)
+	} else {
+		r.hub.stats.FromLog.Add(1)
+	}
+}
+
 // downSince says since when the room is out of reach; zero if it is not.
 func (s *seat) downSince() time.Time { return s.room.hub.log.DownSince(s.room.name) }
 

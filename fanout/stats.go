@@ -8,6 +8,7 @@ import (
 // Stats counts what a hub has done. The fields are read with Load.
 type Stats struct {
 	Published  atomic.Int64 // events that this node appended or broadcast
+	Taken      atomic.Int64 // bytes of their data
 	Delivered  atomic.Int64 // events written to streams
 	Bytes      atomic.Int64 // written to streams
 	CatchUps   atomic.Int64 // reads of the log by which rooms caught up
@@ -15,6 +16,10 @@ type Stats struct {
 	Holes      atomic.Int64 // numbers that did not follow
 	Overlooked atomic.Int64 // silent rooms whose head differed
 	Losses     atomic.Int64 // subscriptions lost
+	FromRing   atomic.Int64 // cursors of streams from which a ring led on
+	FromLog    atomic.Int64 // cursors of streams that lay further back
+	Joined     atomic.Int64 // users that entered a room through this node, and had no stream in it here
+	Left       atomic.Int64 // users that left one, or did not come back in time
 	Waiting    atomic.Int64 // streams on taken-over connections that wait for their client or for the log now
 
 	delivery atomic.Pointer[func(time.Duration)] // see ObserveDelivery
@@ -74,6 +79,34 @@ func (s *Stats) delivered(at int64) {
 		(*f)(max(0, time.Since(time.UnixMilli(at)))) // clocks of two nodes differ
 	}
 }
+
+// Backlog counts the events that streams have yet to take. It looks at every stream.
+func (h *Hub) Backlog() (events int64) {
+	for _, r := range h.allRooms() {
+		events += r.backlog()
+	}
+	return events
+}
+
+func (r *room) backlog() (events int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	end := r.ring.end()
+	for i := range r.parts {
+		for _, s := range r.parts[i].seats {
+			switch {
+			case s.is(enrolled):
+				events += int64(end - min(s.place, end))
+			case s.after().Seq < r.extent.Head:
+				events += int64(r.extent.Head - s.after().Seq)
+			}
+		}
+	}
+	return events
+}
+
+// MembersHere counts the users who are in rooms through this node, in each room anew.
+func (h *Hub) MembersHere() int64 { return h.presence.members() }
 
 // Gauges gives the numbers of streams and rooms that are open, and the bytes
 // that rings take.

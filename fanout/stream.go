@@ -140,6 +140,9 @@ func (s *Stream) sitDown(ctx context.Context, h *Hub, rooms []string, starts []S
 			s.standUp()
 			return err
 		}
+		if starts[i].kind == fromPosition {
+			s.seat(i).countResume()
+		}
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -220,6 +221,49 @@ func TestMetricsAreServedToOldAndNewServers(t *testing.T) {
 		_ = resp.Body.Close()
 		if err != nil || !bytes.Contains(body, []byte(want)) {
 			t.Errorf("asked for %s, metrics lack %s (%v)", accept, want, err)
+		}
+	}
+}
+
+func TestResumesAreCountedByWhereTheyAreServed(t *testing.T) {
+	g := newTestGateway(t, Config{})
+	live := g.listen("/rooms/a/events")
+	live.opened()
+	first := g.publish("a", "0")
+	g.publish("a", "1")
+	g.listen("/rooms/a/events?after=" + first).opened()
+	awaitValue(t, g.g, 1, "sluice_resumes_total", "ring")
+	old := g.publish("c", "0")
+	for range 40 {
+		g.publish("c", strings.Repeat("x", 60<<10)) // which do not fit into a ring
+	}
+	g.listen("/rooms/c/events").opened()
+	g.listen("/rooms/c/events?after=" + old).opened()
+	awaitValue(t, g.g, 1, "sluice_resumes_total", "log")
+	awaitValue(t, g.g, 1, "sluice_resumes_total", "ring")
+	if got, want := value(t, g.g, "sluice_published_bytes_total"), float64(3+40*60*1024); got != want {
+		t.Errorf("%v bytes were published, want %v", got, want)
+	}
+}
+
+func TestMembersAreCountedAndNotNamed(t *testing.T) {
+	g := newTestGateway(t, Config{})
+	first, second := g.listen("/rooms/a/events?presence=ann"), g.listen("/rooms/a/events?presence=ann")
+	ids := []string{first.opened(), second.opened()}
+	g.listen("/rooms/a/events?presence=bob").opened()
+	awaitValue(t, g.g, 2, "sluice_members")
+	awaitValue(t, g.g, 2, "sluice_member_joins_total")
+	for _, id := range ids {
+		if got := value(t, g.g, "sluice_member_leaves_total"); got != 0 {
+			t.Errorf("%v have left, with a stream of theirs still open", got)
+		}
+		g.do("DELETE", "/streams/"+id, "")
+	}
+	awaitValue(t, g.g, 1, "sluice_member_leaves_total")
+	awaitValue(t, g.g, 1, "sluice_members")
+	for name, family := range families(t, g.g) {
+		if text := family.String(); strings.Contains(text, `"ann"`) || strings.Contains(text, `"a"`) {
+			t.Errorf("%s names a user or a room: %s", name, text)
 		}
 	}
 }
