@@ -45,7 +45,7 @@ func (sh *shard) serve(p *part, now instant) {
 	}
 	sh.hub.stats.Delivered.Add(int64(delivered))
 	sh.hub.stats.Bytes.Add(int64(bytes))
-	sh.hub.stats.delivered(fresh)
+	sh.hub.delivered(fresh)
 	for _, s := range sh.odd {
 		if !s.away {
 			sh.step(s, now)
@@ -61,9 +61,9 @@ func (sh *shard) serve(p *part, now instant) {
 }
 
 // collect finds out what is due to whom, and puts their seats behind it. More
-// says that there is more than one write should carry; fresh is the time of the
-// oldest event that has only just come, 0 if there is none.
-func (sh *shard) collect(p *part) (more bool, fresh int64) {
+// says that there is more than one write should carry; fresh is what has
+// only just come.
+func (sh *shard) collect(p *part) (more bool, fresh news) {
 	r := p.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -82,9 +82,7 @@ func (sh *shard) collect(p *part) (more bool, fresh int64) {
 			sh.odd = append(sh.odd, s)
 			continue
 		}
-		if at := p.tellLocked(seat.place, b.end); fresh == 0 {
-			fresh = at
-		}
+		fresh = fresh.and(p.tellLocked(seat.place, b.end))
 		seat.place = b.end
 		if b.at != nil {
 			seat.at = b.at

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -20,6 +21,7 @@ type Event struct {
 	Exclude  string // id of the one stream that is not to get it; "" for none
 
 	movement *movement // of an event of presence, which only members are told
+	trace    *trace    // nil for nearly all events
 }
 
 // Draft is an event that has no position yet.
@@ -30,6 +32,7 @@ type Draft struct {
 	JSON    bool
 	Exclude string
 	Key     string // idempotency key, with whatever keeps one publisher's apart from another's; "" for none
+	Trace   string // the trace that the publication belongs to, see ValidTrace; "" for none
 }
 
 // Receipt tells what became of a draft.
@@ -45,16 +48,22 @@ type Receipt struct {
 //
 //	at|type|kind|exclude|length of from|from data
 //
-// where at is in milliseconds, base 36, and kind is j for JSON, t for text.
+// where at is in milliseconds, base 36, and kind is j for JSON, t for text. The
+// few events that belong to a trace have it behind their kind, and a dot.
 func appendRecord(b []byte, at int64, d *Draft) []byte {
 	b = strconv.AppendInt(b, at, 36)
 	b = append(b, '|')
 	b = append(b, d.Type...)
 	if d.JSON {
-		b = append(b, "|j|"...)
+		b = append(b, "|j"...)
 	} else {
-		b = append(b, "|t|"...)
+		b = append(b, "|t"...)
 	}
+	if d.Trace != "" {
+		b = append(b, '.')
+		b = append(b, d.Trace...)
+	}
+	b = append(b, '|')
 	b = append(b, d.Exclude...)
 	b = append(b, '|')
 	b = strconv.AppendInt(b, int64(len(d.From)), 10)
@@ -79,19 +88,21 @@ func parseRecord(room string, b []byte) (Event, error) {
 	}
 	at, err := strconv.ParseInt(string(field[0]), 36, 64)
 	n, errLen := strconv.Atoi(string(field[4]))
-	kind := string(field[2])
+	kind, traced, hasTrace := strings.Cut(string(field[2]), ".")
 	e := Event{Room: room, Type: string(field[1]), At: at, JSON: kind == "j", Exclude: string(field[3])}
 	switch {
 	case err != nil || errLen != nil || at < 0 || at > maxMillis || n < 0 || n > len(rest):
 		return Event{}, errRecord
 	case kind != "j" && kind != "t":
 		return Event{}, errRecord
+	case hasTrace && !ValidTrace(traced):
+		return Event{}, errRecord
 	case !ValidType(e.Type) || e.Exclude != "" && !ValidStreamID(e.Exclude):
 		return Event{}, errRecord
 	case !utf8.Valid(rest):
 		return Event{}, errRecord
 	}
-	e.From, e.Data = string(rest[:n]), rest[n:]
+	e.From, e.Data, e.trace = string(rest[:n]), rest[n:], newTrace(traced)
 	return e, nil
 }
 

@@ -99,6 +99,7 @@ func FuzzRecord(f *testing.F) {
 	f.Add([]byte("0|message|t||0|"), "ann", "hi")
 	f.Add([]byte("lk|a.b|j|ABCDEFGHIJKLMNOPQRSTUVWXYZ|3|ann{}"), "a|b", "x|y\n")
 	f.Add([]byte("1|e1|5|0|message|t||0|x"), "", "")
+	f.Add([]byte("0|message|t."+aTrace+"||0|hi"), "", "")
 	f.Add([]byte("-1|message|t||0|"), "", "")
 	f.Add([]byte("1|message|t||99999999999999999999|"), "", "")
 	f.Fuzz(func(t *testing.T, hostile []byte, from, data string) {
@@ -107,7 +108,7 @@ func FuzzRecord(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			if !ValidType(e.Type) || e.Room != "lobby" || !utf8.Valid(e.Data) || !utf8.ValidString(e.From) || e.Exclude != "" && !ValidStreamID(e.Exclude) || e.At < 0 {
+			if !ValidType(e.Type) || e.Room != "lobby" || !utf8.Valid(e.Data) || !utf8.ValidString(e.From) || e.Exclude != "" && !ValidStreamID(e.Exclude) || e.At < 0 || e.trace != nil && !ValidTrace(e.trace.parent) {
 				t.Fatalf("%q was read as %+v", b, e)
 			}
 			if _, _, _, blocks := readStream(string((&frame{event: e, seq: 5}).encoded(Raw))); blocks != 1 {

@@ -26,6 +26,11 @@ type Options struct {
 	Shards     int           // writers to the connections that were taken over; as many as Go runs at a time if zero
 	Logger     *slog.Logger  // slog.Default() if nil
 	Presence   PresenceOptions
+
+	// Traced is told of events with a trace once they were written, for each
+	// group of streams that is served together. It is called by many and must not
+	// block. If it is nil, traces cost nothing.
+	Traced func(Traced)
 }
 
 // Hub holds the rooms that have streams on this node. It takes what the log

@@ -181,7 +181,7 @@ func newEvent(room string, d *Draft, now time.Time) Event {
 	if name == "" {
 		name = "message"
 	}
-	return Event{Room: room, Type: name, From: d.From, At: now.UnixMilli(), Data: slices.Clone(d.Data), JSON: d.JSON, Exclude: d.Exclude}
+	return Event{Room: room, Type: name, From: d.From, At: now.UnixMilli(), Data: slices.Clone(d.Data), JSON: d.JSON, Exclude: d.Exclude, trace: newTrace(d.Trace)}
 }
 
 // roomLocked gives the room as far as it is kept now, or nil.

@@ -70,16 +70,15 @@ type part struct {
 	dirty bool    // in the shard's queue; the shard's lock guards it
 }
 
-// tellLocked takes note that a seat takes the frames between two places. It
-// gives the time, in milliseconds, of the first one that is new to all seats of
-// the part; 0 if none is.
-func (p *part) tellLocked(from, to uint64) (at int64) {
+// tellLocked takes note that a seat takes the frames between two places, and
+// gives what of it is new to all seats of the part.
+func (p *part) tellLocked(from, to uint64) news {
 	from = max(from, p.told)
 	if from >= to {
-		return 0
+		return news{}
 	}
 	p.told = to
-	return p.room.ring.at(from).event.At
+	return news{at: p.room.ring.at(from).event.At, traced: p.room.tracedLocked(from, to)}
 }
 
 // idle says that nobody has held the room for the given time. The hub's lock

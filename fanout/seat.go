@@ -72,10 +72,10 @@ func (s *seat) leaveGap(l Lineage, res Resolution) {
 // be told so: it goes on from where the head was then.
 func (s *seat) astray() bool { return s.hole != nil && s.hole.Reason == ReasonBadCursor }
 
-// take appends what is due to the seat, about most bytes of it. older says that the seat has to read the log first, more that there
-// is more at once, fresh when the oldest event of it was taken that has only
-// just come; 0 if there is none.
-func (s *seat) take(items []item, most int) (_ []item, older, more bool, fresh int64) {
+// take appends what is due to the seat, about most bytes of it. older says that
+// the seat has to read the log first, more that there is more at once, fresh
+// what of it has only just come.
+func (s *seat) take(items []item, most int) (_ []item, older, more bool, fresh news) {
 	r := s.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -83,12 +83,12 @@ func (s *seat) take(items []item, most int) (_ []item, older, more bool, fresh i
 		s.state = s.state&^enrolled | behind
 	}
 	if !s.is(enrolled) && !s.enrolLocked() {
-		return items, s.olderLocked(), false, 0
+		return items, s.olderLocked(), false, news{}
 	}
 	if s.hole != nil {
 		next, known := r.nextPositionLocked(s.place)
 		if !known {
-			return items, false, false, 0
+			return items, false, false, news{}
 		}
 		items = append(items, s.passHole(next))
 	}

@@ -210,7 +210,7 @@ func (sh *shard) step(s *Stream, now instant) {
 	if len(b) > 0 && !sh.write(s, b, false) {
 		return
 	}
-	sh.hub.stats.delivered(out.fresh)
+	sh.hub.delivered(out.fresh)
 	switch {
 	case out.older:
 		sh.sendAway(s, nil)

@@ -12,7 +12,7 @@ type outlook struct {
 	over  ByeReason // why the stream has ended; "" if it goes on
 	older bool      // a room's events are to be read from the log first
 	more  bool      // there is more at once
-	fresh int64     // when the oldest event was taken that has only just come, in milliseconds; 0 if there is none
+	fresh news      // what has only just come
 }
 
 // clean says that the stream has come to an end which its client may take for one.
@@ -35,9 +35,7 @@ func (s *Stream) step(b []byte, sc *scratch, now instant) ([]byte, outlook) {
 		b = s.appendItems(b, seat, items)
 		sc.keep(items)
 		out.older, out.more = out.older || older, out.more || more
-		if fresh > 0 && (out.fresh == 0 || fresh < out.fresh) {
-			out.fresh = fresh
-		}
+		out.fresh = out.fresh.and(fresh)
 	}
 	b = s.appendExpiring(b)
 	b = s.appendOutage(b)
@@ -103,7 +101,7 @@ func (s *Stream) drive(ctx context.Context, to sink) (ByeReason, error) {
 		if to.send(b, sc, out.clean()) != nil {
 			return ByeGone, nil
 		}
-		h.stats.delivered(out.fresh)
+		h.delivered(out.fresh)
 		switch {
 		case out.over != "":
 			return out.over, nil

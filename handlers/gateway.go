@@ -14,6 +14,7 @@ import (
 	"sluice/fanout"
 	"sluice/handlers/auth"
 	"sluice/handlers/limit"
+	"sluice/handlers/tracing"
 )
 
 // Config of a Gateway. The zero value works.
@@ -30,6 +31,9 @@ type Config struct {
 	Origins      []string      // other origins whose pages may use the gateway
 	Logger       *slog.Logger  // slog.Default() if nil
 	Version      string        // of the program, for its metrics
+	LogRequests  RequestLog    // requests that have a line in the log; none if zero
+
+	Tracer *tracing.Tracer // of publications; nil if that is off
 
 	Verifier        *auth.Verifier // judges tokens; without one the gateway is open
 	PublicSubscribe auth.Patterns  // rooms that everybody may read although there are tokens
@@ -50,12 +54,14 @@ type Gateway struct {
 	config   atomic.Pointer[Config] // see cfg
 	terms    fanout.Terms           // of the connections that streams take over
 	draining atomic.Bool
-	problems problemCounts
-	metrics  *metrics
-	limits   *limiter
-	revoked  *revocations
-	tickets  *tickets
-	refused  atomic.Pointer[limit.Descriptors] // of the public listener
+
+	accessLog accessLog
+	problems  problemCounts
+	metrics   *metrics
+	limits    *limiter
+	revoked   *revocations
+	tickets   *tickets
+	refused   atomic.Pointer[limit.Descriptors] // of the public listener
 }
 
 func (cfg Config) withDefaults() Config {
@@ -94,12 +100,12 @@ func (g *Gateway) cfg() *Config { return g.config.Load() }
 // Reload has another Config hold from now on, for requests and for streams that
 // begin; what is under way is left alone, and no stream ends. Only what a
 // request is measured by changes: limits, namespaces, who may do what without a
-// token, and how streams are kept. How the gateway is joined to the rest of the
+// token, how streams are kept, and which requests are logged. How the gateway is joined to the rest of the
 // process (Verifier, Origins, WriteTimeout and so on) stays. It is not called
 // by two at a time.
 func (g *Gateway) Reload(cfg Config) {
 	cfg, next := cfg.withDefaults(), *g.cfg()
-	next.MaxBody, next.MaxRooms = cfg.MaxBody, cfg.MaxRooms
+	next.MaxBody, next.MaxRooms, next.LogRequests = cfg.MaxBody, cfg.MaxRooms, cfg.LogRequests
 	next.Heartbeat, next.Retry, next.Padding, next.MaxAge = cfg.Heartbeat, cfg.Retry, cfg.Padding, cfg.MaxAge
 	next.PublicSubscribe, next.PublicPublish, next.StrictTickets = cfg.PublicSubscribe, cfg.PublicPublish, cfg.StrictTickets
 	next.TrustedProxies, next.Limits, next.Namespaces = cfg.TrustedProxies, cfg.Limits, cfg.Namespaces

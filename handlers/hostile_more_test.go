@@ -31,6 +31,7 @@ import (
 func TestS12SecretsAreNeverWritten(t *testing.T) {
 	server := redistest.Start(t, "--requirepass", "redis-s3cr3t")
 	cfg := withTokens(t)
+	cfg.LogRequests = LogAllRequests
 	n := startNode(t, openRedis(t, server.URL()), cfg)
 	if !strings.Contains(server.URL(), "redis-s3cr3t") {
 		t.Fatal("the server has no password")
@@ -67,8 +68,12 @@ func TestS12SecretsAreNeverWritten(t *testing.T) {
 			}
 		}
 	}
-	if !strings.Contains(n.logged.String(), "token refused") {
-		t.Error("a refused token leaves no trace in the log")
+	for what, line := range map[string]string{
+		"a refused token": "token refused", "a refused request": `"status":401`, "a stream": `"stream":true`, "a failure": `"problem":"unavailable"`,
+	} {
+		if !strings.Contains(n.logged.String(), line) {
+			t.Errorf("%s leaves no trace in the log", what)
+		}
 	}
 }
 

@@ -87,13 +87,14 @@ func (g *Gateway) register(registry *prometheus.Registry) {
 func (g *Gateway) counting(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &countedWriter{ResponseWriter: w, requests: g.metrics.requests, r: r}
-		returned := false
+		begun, returned := time.Now(), false
 		defer func() {
 			if returned {
-				c.count("2xx") // which is what net/http makes of silence
+				c.count(http.StatusOK) // which is what net/http makes of silence
 			} else {
-				c.count("aborted")
+				c.count(aborted)
 			}
+			g.logRequest(c, time.Since(begun))
 		}()
 		next.ServeHTTP(c, r)
 		returned = true
@@ -107,34 +108,40 @@ type countedWriter struct {
 	requests *prometheus.CounterVec
 	r        *http.Request
 	counted  bool
+	status   int    // that was counted
+	taken    bool   // the connection was taken over
+	problem  string // that the client was told; "" if none
 }
 
-var statusClasses = [...]string{2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}
+// aborted is the status of a request without an answer.
+const aborted = 0
 
-func (c *countedWriter) count(class string) {
+var statusClasses = [...]string{0: "aborted", 2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}
+
+func (c *countedWriter) count(status int) {
 	if !c.counted {
-		c.counted = true
-		c.requests.WithLabelValues(methodOf(c.r), routeOf(c.r), class).Inc()
+		c.counted, c.status = true, status
+		c.requests.WithLabelValues(methodOf(c.r), routeOf(c.r), statusClasses[status/100]).Inc()
 	}
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (c *countedWriter) WriteHeader(status int) {
 	if status >= 200 && status < 600 {
-		c.count(statusClasses[status/100])
+		c.count(status)
 	}
 	c.ResponseWriter.WriteHeader(status)
 }
 
 // Write implements http.ResponseWriter.
 func (c *countedWriter) Write(b []byte) (int, error) {
-	c.count("2xx")
+	c.count(http.StatusOK)
 	return c.ResponseWriter.Write(b)
 }
 
 // FlushError sends what was written. http.ResponseController prefers it to Flush.
 func (c *countedWriter) FlushError() error {
-	c.count("2xx")
+	c.count(http.StatusOK)
 	return http.NewResponseController(c.ResponseWriter).Flush()
 }
 
@@ -146,7 +153,8 @@ func (c *countedWriter) Flush() { _ = c.FlushError() }
 func (c *countedWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(c.ResponseWriter).Hijack()
 	if err == nil {
-		c.count("2xx")
+		c.count(http.StatusOK)
+		c.taken = true
 	}
 	return conn, buffered, err
 }

@@ -126,6 +126,9 @@ func (g *Gateway) answering(h handler) http.HandlerFunc {
 		}
 		p := problemOf(err)
 		g.report(r.Context(), p, err)
+		if c, ok := w.(*countedWriter); ok {
+			c.problem = p.kind
+		}
 		writeProblem(w, p)
 	}
 }

@@ -54,6 +54,7 @@ func (g *Gateway) postEvents(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	base.Trace = g.cfg().Tracer.Carried(r.Context())
 	ephemeral, err := flag(query, "ephemeral")
 	if err != nil {
 		return err
@@ -175,11 +176,12 @@ func (g *Gateway) append(w http.ResponseWriter, r *http.Request, rooms []string,
 }
 
 // publish appends events, or, where their room keeps nothing, sends them only.
-func (g *Gateway) publish(ctx context.Context, room string, drafts []fanout.Draft) ([]fanout.Receipt, error) {
+func (g *Gateway) publish(ctx context.Context, room string, drafts []fanout.Draft) (done []fanout.Receipt, err error) {
+	ctx, end := g.cfg().Tracer.Step(ctx, "append", room)
+	defer func() { end(err) }()
 	if !g.namespace(room).Ephemeral {
 		return g.hub.Append(ctx, room, drafts)
 	}
-	var done []fanout.Receipt
 	for i := range drafts {
 		at, err := g.hub.Broadcast(ctx, room, drafts[i])
 		if err != nil {

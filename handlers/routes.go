@@ -16,13 +16,13 @@ func (g *Gateway) Handler() http.Handler {
 	r.MethodNotAllowed(g.answering(wrongMethod))
 
 	r.Get("/rooms/{room}/events", g.answering(g.getEvents))
-	r.Post("/rooms/{room}/events", g.answering(g.postEvents))
+	r.Post("/rooms/{room}/events", g.answering(g.traced(g.postEvents)))
 	r.Delete("/rooms/{room}/events", g.answering(g.purge))
 	r.Get("/rooms/{room}", g.answering(g.getRoom))
 	r.Get("/rooms/{room}/members", g.answering(g.getMembers))
 	r.Get("/rooms", g.answering(g.listRooms))
 	r.Get("/events", g.answering(g.getEvents))
-	r.Post("/events", g.answering(g.postEvents))
+	r.Post("/events", g.answering(g.traced(g.postEvents)))
 	r.Delete("/streams/{stream}", g.answering(g.endStream))
 	r.Post("/streams/{stream}", g.answering(g.endStream)) // for navigator.sendBeacon, which knows no other method
 	r.Post("/streams/{stream}/token", g.answering(g.renewStream))
@@ -36,6 +36,25 @@ func (g *Gateway) Handler() http.Handler {
 		r.Method(http.MethodHead, path, g.cfg().Pages)
 	}
 	return r
+}
+
+// traced has a publication make a span, where they do.
+func (g *Gateway) traced(h handler) handler {
+	if g.cfg().Tracer == nil {
+		return h
+	}
+	return func(w http.ResponseWriter, r *http.Request) (err error) {
+		r, span := g.cfg().Tracer.Request(r, routeOf(r))
+		defer func() {
+			if err == nil {
+				span.Ended(0, "")
+				return
+			}
+			p := problemOf(err)
+			span.Ended(p.status, p.kind)
+		}()
+		return h(w, r)
+	}
 }
 
 // wrongMethod says which methods there are instead (RFC 9110, 15.5.6).

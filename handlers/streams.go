@@ -145,6 +145,9 @@ func (g *Gateway) refuse(r *http.Request, conn *responseConn, as fanout.Format, 
 		return err
 	}
 	g.report(r.Context(), p, err)
+	if c, ok := conn.w.(*countedWriter); ok {
+		c.problem = p.kind
+	}
 	g.streamHeaders(conn.w, form)
 	g.closeFraming(conn.w)
 	conn.w.Header().Set("Connection", "close") // its descriptor is better used by others

@@ -52,6 +52,12 @@ type serveCmd struct {
 	TLSCert    string   `name:"tls-cert" help:"Certificate chain, PEM, to serve TLS and HTTP/2." type:"existingfile" placeholder:"FILE" reload:""`
 	TLSKey     string   `name:"tls-key" help:"Its key, PEM." type:"existingfile" placeholder:"FILE" reload:""`
 
+	OTLPEndpoint string  `name:"otlp-endpoint" help:"Collector of traces, by OTLP over HTTP, like http://127.0.0.1:4318. Off, unless this or a variable of OpenTelemetry's names one." placeholder:"URL"`
+	TraceSample  float64 `help:"Part of the publications that are traced; one that belongs to a trace already goes by that." default:"0.01" placeholder:"N"`
+	TraceRooms   bool    `help:"Spans name the room."`
+
+	LogRequests string `help:"Requests that have a line in the log: off, sampled (one in a hundred, and those that failed here), or all." enum:"off,sampled,all" default:"off" placeholder:"off|sampled|all" reload:""`
+
 	LogFormat string `help:"text or json; text on a terminal, else json, if left out." enum:"auto,text,json" default:"auto" placeholder:"text|json"`
 	LogLevel  string `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" placeholder:"LEVEL" reload:""`
 }
@@ -90,9 +96,17 @@ func (c *serveCmd) Run(ctx context.Context, p *process, line *commandLine) error
 		defer n.verifier.Close()
 	}
 	cfg.Verifier = n.verifier
-	n.hub = fanout.NewHub(log, fanout.Options{
+	opt := fanout.Options{
 		RingMemory: int(c.RingMemory), Keep: n.keep.all(), Logger: n.logger, Presence: fanout.PresenceOptions{Names: c.MaxMembers},
-	})
+	}
+	if cfg.Tracer, err = c.tracer(ctx, p, n.logger); err != nil {
+		return err
+	}
+	if cfg.Tracer != nil {
+		opt.Traced = cfg.Tracer.FannedOut
+		defer func() { _ = cfg.Tracer.Close() }() // what the collector does not take is lost
+	}
+	n.hub = fanout.NewHub(log, opt)
 	n.gateway = handlers.NewGateway(n.hub, cfg)
 	return n.serve(ctx)
 }
@@ -117,6 +131,7 @@ func (c *serveCmd) check() error {
 		{"--history-events", c.HistoryEvents > 0}, {"--history-age", c.HistoryAge > 0}, {"--ring-memory", c.RingMemory > 0},
 		{"--max-body", c.MaxBody > 0}, {"--max-rooms-per-stream", c.MaxRoomsPerStream > 0}, {"--max-members", c.MaxMembers > 0}, {"--heartbeat", c.Heartbeat > 0},
 		{"--retry", c.Retry > 0}, {"--write-timeout", c.WriteTimeout > 0}, {"--max-age", c.MaxAge >= 0}, {"--drain", c.Drain >= 0}, {"--ack-timeout", c.AckTimeout > 0},
+		{"--trace-sample", c.TraceSample >= 0},
 	} {
 		if !limit.ok {
 			return usagef("%s is too small", limit.name)
@@ -164,6 +179,7 @@ func (c *serveCmd) gatewayConfig(file *configFile, logger *slog.Logger) (handler
 		Heartbeat: c.Heartbeat, Retry: c.Retry, Padding: padding, MaxAge: c.MaxAge,
 		CloseFraming: c.Framing == "close", WriteTimeout: c.WriteTimeout, Origins: c.CORSOrigin, Logger: logger, Version: version(),
 		Pages: static.Handler(), PagePaths: static.Paths(),
+		LogRequests: map[string]handlers.RequestLog{"sampled": handlers.LogSomeRequests, "all": handlers.LogAllRequests}[c.LogRequests],
 	}
 	return cfg, c.configure(&cfg, file)
 }
