@@ -189,7 +189,7 @@ func TestATraceGoesFromAPublicationToTheStreamsOfAllNodes(t *testing.T) {
 	publishTraced(t, client, a.url+"/rooms/lobby/events", "00-nonsense", "of none")
 	publishTraced(t, client, b.url+"/rooms/lobby/events", traceparent(strings.Repeat("c", 32)), "of another")
 	collected.await(t, strings.Repeat("c", 32), map[string]int{"fan out": 2})
-	records := fmt.Sprint(redis.Do("XRANGE", "sluice:log:lobby", "-", "+"))
+	records := fmt.Sprint(redis.Do("XRANGE", "sluice:log:{lobby}", "-", "+"))
 	if n := strings.Count(records, "|t.00-"); n != 2 {
 		t.Errorf("%d records carry a trace, want the two that are sampled: %s", n, records)
 	}
@@ -215,7 +215,7 @@ func TestTracesAreOffUnlessACollectorIsNamed(t *testing.T) {
 	client := newClient()
 	defer client.CloseIdleConnections()
 	publishTraced(t, client, off.url+"/rooms/lobby/events", traceparent(traceID), "x")
-	if records := fmt.Sprint(redis.Do("XRANGE", "sluice:log:lobby", "-", "+")); strings.Contains(records, traceID) {
+	if records := fmt.Sprint(redis.Do("XRANGE", "sluice:log:{lobby}", "-", "+")); !strings.Contains(records, "|t|") || strings.Contains(records, traceID) {
 		t.Errorf("the record carries a trace: %s", records)
 	}
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collected.URL)
