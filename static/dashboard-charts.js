@@ -7,7 +7,7 @@
 // itself, and says in words what it shows.
 
 const SVG = 'http://www.w3.org/2000/svg';
-const PAD = { top: 16, right: 6, bottom: 18, left: 6 };
+const PAD = { top: 8, right: 6, bottom: 18, left: 50 };
 
 /** el makes an element. Children that are strings become text, never markup. */
 export function el(tag, { dataset = {}, attrs = {}, ...props } = {}, ...children) {
@@ -150,7 +150,7 @@ class Chart {
     const right = this.width - PAD.right;
     const lines = [0, 0.5, 1].map((part) => shape('path', { class: part ? '' : 'floor', d: `M${PAD.left} ${this.y(part * this.top)}H${right}` }));
     const words = [0.5, 1].map((part) => {
-      const t = shape('text', { x: PAD.left, y: this.y(part * this.top) - 3 });
+      const t = shape('text', { x: PAD.left - 6, y: this.y(part * this.top) + 4, class: 'end' });
       t.textContent = this.format(part * this.top);
       return t;
     });
