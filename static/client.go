@@ -6,7 +6,7 @@ import (
 )
 
 // lean leaves out what only a reader of the source needs: comments, indentation,
-// and the spaces around operators. It relies on how sluice.js is written: a
+// spaces around operators, and ends of lines that end nothing. It relies on how sluice.js is written: a
 // comment has a line of its own or comes at the end of one behind " // ", which
 // no string has inside; no string goes over several lines, or has another of
 // its own kind inside; and regular expressions have no spaces and no quotes.
@@ -19,13 +19,16 @@ func lean(source []byte) []byte {
 			continue
 		}
 		squeeze(&out, line)
-		out.WriteByte('\n')
+		if !strings.ContainsRune("{([,;", rune(line[len(line)-1])) {
+			out.WriteByte('\n') // it may end a statement
+		}
 	}
 	return out.Bytes()
 }
 
-// squeeze writes a line without the spaces that part nothing: outside of
-// strings, only those between two words do.
+// squeeze writes a line without the spaces that part nothing. Outside of
+// strings only those between two words do, or between two signs that would be
+// one: a - -b.
 func squeeze(out *bytes.Buffer, line string) {
 	var quote byte
 	for i := range len(line) {
@@ -37,11 +40,19 @@ func squeeze(out *bytes.Buffer, line string) {
 			}
 		case c == '\'' || c == '"' || c == '`':
 			quote = c
-		case c == ' ' && !(inWord(line[i-1]) && inWord(line[i+1])):
+		case c == ' ' && !parts(line[i-1], line[i+1]):
 			continue
 		}
 		out.WriteByte(c)
 	}
+}
+
+// parts says whether a space between two characters must stay.
+func parts(before, after byte) bool {
+	if inWord(before) {
+		return inWord(after)
+	}
+	return before == after && (before == '+' || before == '-')
 }
 
 func inWord(c byte) bool {
@@ -51,13 +62,13 @@ func inWord(c byte) bool {
 // toClassic says how a module becomes the inside of a function: a classic
 // script can export nothing, and finds its own address elsewhere.
 var toClassic = strings.NewReplacer(
-	"\nexport function ", "\nfunction ",
-	"\nexport const ", "\nconst ",
+	"export function ", "function ",
+	"export const ", "const ",
 	"import.meta.url", "document.currentScript.src",
 )
 
 // classic makes a classic script of the module, with one global: sluice.
 func classic(source []byte) []byte {
-	return []byte("(() => {\n" + toClassic.Replace(string(lean(source))) +
-		"globalThis.sluice = { subscribe, publish, pending, members };\n})();\n")
+	return []byte("(()=>{\n" + toClassic.Replace(string(lean(source))) +
+		"globalThis.sluice={subscribe,publish,pending,members};\n})()\n")
 }

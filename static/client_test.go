@@ -35,6 +35,15 @@ func TestTheClientIsSmall(t *testing.T) {
 	}
 }
 
+func TestTheScriptIsServedWithoutWhatOnlyReadersNeed(t *testing.T) {
+	const source = "// a comment\n/** of the interface */\nexport const f = (a, b) => {\n  if (!a) return typeof b; // why\n" +
+		"  return `x = ${a} ` + 'it, is' + \"a : b\" - -1;\n};\n"
+	const want = "export const f=(a,b)=>{if(!a)return typeof b;return`x = ${a} `+'it, is'+\"a : b\"- -1;};"
+	if got := string(lean([]byte(source))); got != want {
+		t.Errorf("lean makes\n%s, want\n%s", got, want)
+	}
+}
+
 func TestTheClassicScriptIsNoModule(t *testing.T) {
 	_, module := ask(t, http.MethodGet, "/sluice.js")
 	_, classic := ask(t, http.MethodGet, "/sluice.global.js")
@@ -256,6 +265,43 @@ func (s *site) kept(room string) []string {
 		texts = append(texts, e.Data)
 	}
 	return texts
+}
+
+func TestTheClientBeginsSoManyEventsBack(t *testing.T) {
+	s := startSite(t, 1000)
+	s.publish("lobby", numbers(1, 9)...)
+	s.publish("news", numbers(1, 3)...)
+	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby&last=4")
+	b.awaitLog(numbers(6, 9)...)
+	b.awaitState("live")
+	s.publish("lobby", "10")
+	b.awaitLog(numbers(6, 10)...)
+	b.Visit(s.url + "/module?room=quiet&last=4")
+	b.awaitState("live")
+	s.publish("quiet", "first")
+	b.awaitLog("first")
+	b.Verify()
+}
+
+func TestWhatWaitsIsKnownAfterAReload(t *testing.T) {
+	s := startSite(t, 1000)
+	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby")
+	b.awaitState("live")
+	s.cut.Store(true)
+	browsertest.Evaluate[bool](b.Tab, "(sluice.publish('lobby', 'one', { key: 'k1' }), sluice.publish('lobby', { n: 2 }, { type: 'two' }), true)")
+	b.Reload()
+	const waiting = "sluice.pending().then((list) => list.map((p) => [p.room, p.type, JSON.stringify(p.data)].join(' ')))"
+	if got, want := browsertest.Evaluate[[]string](b.Tab, waiting), []string{`lobby message "one"`, `lobby two {"n":2}`}; !slices.Equal(got, want) {
+		t.Errorf("after a reload waits %q, want %q", got, want)
+	}
+	browsertest.Evaluate[bool](b.Tab, "(window.answer = sluice.pending().then(([p]) => p.answer), true)")
+	s.cut.Store(false)
+	browsertest.Evaluate[bool](b.Tab, "(handle.retry(), true)")
+	if id := browsertest.Evaluate[string](b.Tab, "answer.then((r) => r.id)"); !strings.HasSuffix(id, "-1") {
+		t.Errorf("the first to wait got position %q", id)
+	}
+	s.awaitThat("nothing waits", func() bool { return len(browsertest.Evaluate[[]string](b.Tab, waiting)) == 0 })
+	b.Verify()
 }
 
 func TestAPublicationArrivesOnceWhateverHappens(t *testing.T) {

@@ -310,7 +310,7 @@ class Group {
 
   hear({ item, state, at, who, want, bye, tick, nudge }) {
     if (state) this.state = state;
-    if (nudge || state?.state === 'live') eachBox((alarm) => alarm.ring());
+    if (state?.state === 'live') eachBox((alarm) => alarm.ring());
     for (const r of this.readers) {
       if (item) r.take(item);
       if (state) r.show();
@@ -321,7 +321,7 @@ class Group {
     if (who) this.want();
     if (!this.source) return;
     if (tick) this.source.alarm.check();
-    if (nudge) this.source.nudge();
+    if (nudge) this.source.nudge(); // and with the stream comes what waits to be sent
     if (want) this.wanted(want);
     if (bye) this.lost(bye);
   }
@@ -515,8 +515,8 @@ class Outbox {
     const tabs = new Set(held.map((l) => l.name.slice(11)));
     const found = attempt(() => Object.entries(localStorage).filter(([k]) => k.startsWith(OUT)).map(([, v]) => JSON.parse(v))) ?? [];
     const left = found.filter((i) => i.url === this.o.url && i.tab !== TAB && !tabs.has(i.tab)).sort((a, b) => a.at - b.at);
-    for (const item of left) promised(item).answer.catch(() => {}); // nobody may ask
-    this.items.unshift(...left);
+    this.items.unshift(...left.map(promised));
+    for (const { answer } of left) answer.catch(() => {}); // nobody may ask
     this.run();
   }
 
@@ -548,7 +548,7 @@ class Outbox {
       settle?.(value);
       return 0;
     };
-    if (!navigator.onLine) return 10_000;
+    if (!navigator.onLine && ![...groups.values()].some((g) => g.state.state === 'live')) return 10_000;
     if (item.tried && Date.now() - item.tried > KEPT) return end(fail, new Error('no answer: it may have arrived'));
     if (!item.tried) stored(item.key, { ...plain, tried: item.tried = Date.now() });
     try {
@@ -624,6 +624,7 @@ addEventListener('online', () => {
   each((g) => g.nudge());
   eachBox((alarm) => alarm.ring());
 });
+addEventListener('offline', () => each((g) => g.source?.abort?.abort(AGAIN))); // rather than wait for silence
 addEventListener('pagehide', () => {
   each((g) => g.leave());
   hold?.();

@@ -3,12 +3,11 @@
 //
 //	go run ./docs/screenshots
 //
-// It builds the gateway and runs it on a free port, holds a conversation in a
-// room (talk.go), most of it posted as by curl, and what the reader of the page
-// says typed into the page; then it takes the page on a phone and on a desktop,
-// light and dark. The dashboard is taken over two nodes with some traffic
-// (dashboard.go), which needs redis-server and takes longer. Chromium or Chrome
-// is needed for all of it, and nothing is left but pictures.
+// It builds the gateway and runs it on a free port, has several people hold a
+// conversation in a room (chat.go, talk.go), and takes the page of one of them on
+// a phone and on a desktop, light and dark. The dashboard is taken over two nodes
+// with some traffic (dashboard.go), which needs redis-server and takes longer.
+// Chromium or Chrome is needed for all of it, and nothing is left but pictures.
 package main
 
 import (
@@ -19,18 +18,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
-	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 )
 
@@ -54,27 +49,12 @@ func main() {
 	}
 }
 
-// shot is one picture: a file of this name, and what the page is looked at with.
-type shot struct {
-	name          string
-	width, height int64
-	scale         float64
-	phone, dark   bool
-}
-
-var shots = []shot{
-	{name: "desktop-light", width: 1200, height: 812, scale: 2},
-	{name: "desktop-dark", width: 1200, height: 812, scale: 2, dark: true},
-	{name: "phone-light", width: 390, height: 774, scale: 2, phone: true},
-	{name: "phone-dark", width: 390, height: 774, scale: 2, phone: true, dark: true},
-}
-
 // shown is the address that the page has in the pictures: the one of a gateway
 // that was started with no flags. The browser is led to the real one.
 const shown = "127.0.0.1:8080"
 
 func run(ctx context.Context, out string) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
@@ -89,13 +69,8 @@ func run(ctx context.Context, out string) error {
 		return err
 	}
 	defer stopBrowser()
-	if err := hold(browser, gateway); err != nil {
-		return fmt.Errorf("holding the conversation: %w", err)
-	}
-	for _, s := range shots {
-		if err := s.take(browser, filepath.Join(out, s.name+".png")); err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
-		}
+	if err := takeChat(browser, gateway, out); err != nil {
+		return fmt.Errorf("the chat: %w", err)
 	}
 	return nil
 }
@@ -176,142 +151,4 @@ func startBrowser(ctx context.Context, gateway string) (context.Context, func(),
 		return nil, nil, fmt.Errorf("starting the browser: %w", err)
 	}
 	return browser, stop, nil
-}
-
-// hold has everybody say their lines, in order.
-func hold(browser context.Context, gateway string) error {
-	tab, closeTab := chromedp.NewContext(browser)
-	defer closeTab()
-	if err := (&shot{width: 1200, height: 800, scale: 1}).open(tab); err != nil {
-		return err
-	}
-	for i, l := range talk {
-		var err error
-		if l.name == me {
-			err = chromedp.Do(tab, chromedp.SendKeys(chromedp.CSS(`[data-testid=composer]`), l.text+"\n"))
-		} else {
-			err = post(tab, gateway, l)
-		}
-		if err == nil {
-			err = arrived(tab, i+1)
-		}
-		if err != nil {
-			return fmt.Errorf("line %d: %w", i+1, err)
-		}
-	}
-	return nil
-}
-
-// arrived waits until the page shows n messages that the gateway has.
-func arrived(tab context.Context, n int) error {
-	const there = `document.querySelectorAll('.message[data-id]:not([data-id=""], [data-state])').length >= %d`
-	_, err := chromedp.Run(tab, chromedp.Poll[bool](fmt.Sprintf(there, n)))
-	return err
-}
-
-// post publishes a line as curl would.
-func post(ctx context.Context, gateway string, l line) error {
-	body, kind := l.text, "text/plain; charset=utf-8"
-	switch {
-	case l.name != "":
-		b, err := json.Marshal(map[string]string{"name": l.name, "text": l.text})
-		if err != nil {
-			return err
-		}
-		body, kind = string(b), "application/json"
-	case l.json:
-		kind = "application/json"
-	}
-	target := url.URL{Scheme: "http", Host: gateway, Path: "/rooms/" + room + "/events"}
-	if l.kind != "" {
-		target.RawQuery = url.Values{"type": {l.kind}}.Encode()
-	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, target.String(), strings.NewReader(body))
-	if err != nil {
-		return err
-	}
-	r.Header.Set("Content-Type", kind)
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusCreated {
-		return fmt.Errorf("the gateway answered %s", resp.Status)
-	}
-	return nil
-}
-
-// open brings up the page, live, as the shot's device shows it.
-func (s *shot) open(tab context.Context) error {
-	return s.lookAt(tab, "http://"+shown+"/?room="+room, `[data-testid=state][data-state=live]`)
-}
-
-// lookAt brings up a page as the shot's device shows it, and waits for an element.
-func (s *shot) lookAt(tab context.Context, url, element string) error {
-	if err := s.emulate(tab); err != nil {
-		return err
-	}
-	if _, err := chromedp.Call(tab, emulation.SetTimezoneOverride, emulation.SetTimezoneOverrideParams{TimezoneID: clock()}); err != nil {
-		return err
-	}
-	if _, err := chromedp.Call(tab, emulation.SetLocaleOverride, emulation.SetLocaleOverrideParams{Locale: "en-GB"}); err != nil {
-		return err
-	}
-	memory := page.AddScriptToEvaluateOnNewDocumentParams{Source: remembered}
-	if _, err := chromedp.Call(tab, page.AddScriptToEvaluateOnNewDocument, memory); err != nil {
-		return err
-	}
-	return chromedp.Do(tab, chromedp.Navigate(url), chromedp.WaitVisible(chromedp.CSS(element)))
-}
-
-// emulate makes the tab the shot's device.
-func (s *shot) emulate(tab context.Context) error {
-	viewport := []chromedp.EmulateViewportOption{chromedp.EmulateScale(s.scale)}
-	if s.phone {
-		viewport = append(viewport, chromedp.EmulateMobile, chromedp.EmulateTouch, chromedp.EmulatePortrait)
-	}
-	media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
-		{Name: "prefers-color-scheme", Value: "light"},
-		{Name: "prefers-reduced-motion", Value: "reduce"},
-	}}
-	if s.dark {
-		media.Features[0].Value = "dark"
-	}
-	if err := chromedp.Do(tab, chromedp.EmulateViewport(s.width, s.height, viewport...)); err != nil {
-		return err
-	}
-	_, err := chromedp.Call(tab, emulation.SetEmulatedMedia, media)
-	return err
-}
-
-// clock is a time zone in which it is past ten in the morning now.
-func clock() string {
-	ahead := (10-time.Now().UTC().Hour()+36)%24 - 12
-	return fmt.Sprintf("Etc/GMT%+d", -ahead) // their signs are the other way round
-}
-
-// take writes the picture of a page that shows the whole conversation.
-func (s *shot) take(browser context.Context, name string) error {
-	tab, closeTab := chromedp.NewContext(browser)
-	defer closeTab()
-	if err := s.open(tab); err != nil {
-		return err
-	}
-	if err := arrived(tab, len(talk)); err != nil {
-		return err
-	}
-	// Without the cursor in the field, which blinks.
-	if _, err := chromedp.Run(tab, chromedp.Evaluate[bool](`document.activeElement?.blur(), true`)); err != nil {
-		return err
-	}
-	picture, err := chromedp.Run(tab, chromedp.CaptureScreenshot())
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(name, picture, 0o644); err != nil {
-		return err
-	}
-	fmt.Println(name)
-	return nil
 }

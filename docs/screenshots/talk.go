@@ -6,13 +6,9 @@ const (
 	me   = "Mara Lind"
 )
 
-// remembered is what the browser of somebody who was here before has kept: her
-// name, and the rooms that she was in.
-const remembered = `
-	localStorage.setItem('sluice.name', JSON.stringify({ is: '` + me + `' }));
-	sessionStorage.setItem('sluice.name', JSON.stringify({ is: '` + me + `' }));
-	localStorage.setItem('sluice.rooms', JSON.stringify(['` + room + `', 'deploys', 'footbridge', 'lobby']));
-`
+// crew has the page open, too, each in a browser of their own. The last of them
+// comes when she has something to say; the second is about to say more.
+var crew = []string{"Ines Duarte", "Jonas Weber", "Amina Okafor"}
 
 // line is one thing that is said: by somebody on the page, or, without a name,
 // by a program.
@@ -23,7 +19,10 @@ type line struct {
 	json bool
 }
 
-// talk happens at ten, whatever time it is (see clock in main.go).
+// lookedAway is the line from which on I did not look.
+const lookedAway = 6
+
+// talk happens at ten, whatever time it is (see clock in look.go).
 var talk = []line{
 	{name: "Ines Duarte", text: "Morning all. The tide runs early, so the east gate opens at 11:20."},
 	{name: "Jonas Weber", text: "The school boats are due at a quarter past. Is that enough?"},
@@ -31,9 +30,7 @@ var talk = []line{
 	{name: me, text: "I can hold the footbridge until they are through."},
 	{name: "Amina Okafor", text: "Please do! Thirty-one children, and one very excited dog."},
 	{name: "Jonas Weber", text: "He has a life jacket?"},
-	{name: "Jonas Weber", text: "Asking for the logbook."},
 	{name: "Amina Okafor", text: "The best one of us all."},
 	{kind: "gauge", text: `{"gate":"east","level":2.41}`, json: true},
-	{text: "wind SW 4, visibility good"},
-	{name: me, text: "Ready then. See you at the gate!"},
+	{name: "Ines Duarte", text: "That is the sign. Everybody ready?"},
 }

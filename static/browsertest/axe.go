@@ -67,9 +67,10 @@ var looks = []struct {
 	{"phone, dark", 390, 774, true, true},
 }
 
-// CheckAll checks the page light and dark, on a phone and on a desktop. For each
-// it calls then, if there is one, and checks what the page has become once more.
-func (a *Axe) CheckAll(b *Tab, then func(phone bool)) {
+// CheckAll checks the page light and dark, on a phone and on a desktop. On a
+// phone it then calls open, if there is one, for what is not open there from the
+// start, and checks once more.
+func (a *Axe) CheckAll(b *Tab, open func()) {
 	b.t.Helper()
 	name := b.name
 	defer func() { b.name = name }()
@@ -77,8 +78,8 @@ func (a *Axe) CheckAll(b *Tab, then func(phone bool)) {
 		b.name = fmt.Sprintf("%s, %s", name, look.name)
 		b.Look(look.width, look.height, look.phone, look.dark)
 		a.Check(b)
-		if then != nil {
-			then(look.phone)
+		if look.phone && open != nil {
+			open()
 			a.Check(b)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 )
@@ -135,7 +137,35 @@ func (b *Tab) window(state browser.WindowState) {
 // Press types into the element with a test id; a line break is the key Enter.
 func (b *Tab) Press(testid, keys string) {
 	b.t.Helper()
-	b.do(chromedp.SendKeys(chromedp.CSS(`[data-testid="`+testid+`"]`), keys))
+	text, enter := strings.CutSuffix(keys, "\n")
+	b.do(chromedp.SendKeys(chromedp.CSS(`[data-testid="`+testid+`"]`), text))
+	if !enter {
+		return
+	}
+	// One event, as a keyboard makes it: what a page prevents when the key goes down
+	// is not typed. Of chromedp's two the second would be.
+	key := input.DispatchKeyEventParams{Key: "Enter", Code: "Enter", Text: "\r", WindowsVirtualKeyCode: 13}
+	for _, key.Type = range []input.DispatchKeyEventType{input.DispatchKeyEventTypeKeyDown, input.DispatchKeyEventTypeKeyUp} {
+		if _, err := chromedp.Call(b.ctx, input.DispatchKeyEvent, key); err != nil {
+			b.t.Fatalf("%s: %v", b.name, err)
+		}
+		key.Text = ""
+	}
+}
+
+// Offline takes the network from the page, or gives it back.
+func (b *Tab) Offline(off bool) {
+	b.t.Helper()
+	conditions := network.EmulateNetworkConditionsByRuleParams{
+		MatchedNetworkConditions: []*network.Conditions{{DownloadThroughput: -1, UploadThroughput: -1, Offline: off}},
+	}
+	if _, err := chromedp.Call(b.ctx, network.EmulateNetworkConditionsByRule, conditions); err != nil {
+		b.t.Fatalf("%s: %v", b.name, err)
+	}
+	state := network.OverrideNetworkStateParams{DownloadThroughput: -1, UploadThroughput: -1, Offline: off}
+	if _, err := chromedp.Call(b.ctx, network.OverrideNetworkState, state); err != nil {
+		b.t.Fatalf("%s: %v", b.name, err)
+	}
 }
 
 // Click clicks on the element with a test id, or on what a selector finds from

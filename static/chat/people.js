@@ -26,6 +26,7 @@ export class People {
   // live: the stream is open, so that what the list lacks will be told.
   async live(way) {
     clearTimeout(this.again);
+    this.way = way;
     if (way === 'poll') this.again = setTimeout(() => this.live(way), POLLING);
     this.mine.add(this.me.name);
     this.missed = [];
@@ -43,6 +44,7 @@ export class People {
   // moved takes what the stream tells.
   moved(change) {
     if (this.missed) this.missed.push(change);
+    else if (this.crowd && change.user) this.live(this.way); // they have names again
     else this.#apply(change);
     this.#draw();
   }
@@ -112,7 +114,7 @@ export class People {
   #tell(user, what) {
     if (this.mine.has(user) || this.crowd) return;
     const list = byId('messages');
-    if (!this.line?.isConnected || [...list.querySelectorAll(':scope > li:not([data-key])')].at(-1) !== this.line) {
+    if (!this.line?.isConnected || [...list.querySelectorAll(':scope > li:not([data-state])')].at(-1) !== this.line) {
       this.news = new Map();
       this.line = el('li', { className: 'coming', dataset: { testid: 'coming' } }, el('span'));
       this.insert(this.line);

@@ -1,4 +1,4 @@
-import { subscribe, publish, members } from '/sluice.js';
+import { subscribe, publish, pending, members } from '/sluice.js';
 
 // What the subscription is told, as text of the page, for tests to read.
 const asked = new URLSearchParams(location.search);
@@ -8,9 +8,9 @@ const show = (line) => {
   document.body.textContent = JSON.stringify(log);
 };
 const options = Object.fromEntries(['after', 'presence', 'token'].filter((name) => asked.has(name)).map((name) => [name, asked.get(name)]));
-for (const name of ['patience', 'detour']) if (asked.has(name)) options[name] = Number(asked.get(name));
+for (const name of ['patience', 'detour', 'last']) if (asked.has(name)) options[name] = Number(asked.get(name));
 
-window.sluice = { subscribe, publish, members };
+window.sluice = { subscribe, publish, pending, members };
 window.handle = subscribe(asked.get('room').split(','), {
   ...options,
   onEvent: (e) => show(e.type === 'message' ? e.data : `${e.type}: ${e.data}`),
