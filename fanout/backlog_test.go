@@ -13,19 +13,20 @@ func TestTheBacklogIsWhatStreamsHaveYetToTake(t *testing.T) {
 		prompt.await(t, "the opening", count(1))
 		slow.await(t, "the opening", count(1))
 		resume := slow.stall()
-		for i := range 5 {
-			mustAppend(t, log, "room", text(numbered(i)))
+		backlog := func(want int64) func() bool { return func() bool { return h.Backlog() == want } }
+		mustAppend(t, log, "room", text(numbered(0)))
+		prompt.await(t, "an event", count(2))
+		eventually(t, 20*time.Second, "the slow stream in its write", backlog(0))
+		for i := range 4 {
+			mustAppend(t, log, "room", text(numbered(1+i)))
 		}
-		prompt.await(t, "five events", count(6))
-		// The first is in the hands of who writes it.
-		eventually(t, 10*time.Second, "a backlog", func() bool { b := h.Backlog(); return b == 4 || b == 5 })
+		eventually(t, 20*time.Second, "a backlog of 4", backlog(4))
 		for i := range 20 { // beyond the ring
 			mustAppend(t, log, "room", text(numbered(5+i)))
 		}
-		prompt.await(t, "all events", count(26))
-		eventually(t, 10*time.Second, "a larger backlog", func() bool { b := h.Backlog(); return b > 10 && b <= 25 })
+		eventually(t, 20*time.Second, "a backlog of 24", backlog(24))
 		resume()
 		slow.await(t, "all events", count(26))
-		eventually(t, 10*time.Second, "no backlog", func() bool { return h.Backlog() == 0 })
+		eventually(t, 20*time.Second, "no backlog", backlog(0))
 	})
 }
