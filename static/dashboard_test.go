@@ -7,30 +7,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"golang.org/x/net/html"
 )
 
 // dashboardScripts are what the dashboard consists of, besides the client.
 var dashboardScripts = []string{"/dashboard.js", "/dashboard-charts.js", "/dashboard-nodes.js", "/dashboard-room.js"}
 
-// dashboardElements returns the start tags of the dashboard.
-func dashboardElements(t *testing.T) []html.Token {
-	t.Helper()
-	_, page := ask(t, http.MethodGet, "/dashboard")
-	var found []html.Token
-	for z := html.NewTokenizer(strings.NewReader(page)); ; {
-		switch z.Next() {
-		case html.ErrorToken:
-			return found
-		case html.StartTagToken, html.SelfClosingTagToken:
-			found = append(found, z.Token())
-		}
-	}
-}
-
 func TestTheDashboardHasNothingInlineAndAsksForNothingElse(t *testing.T) {
-	for _, e := range dashboardElements(t) {
+	for _, e := range elements(t, "/dashboard") {
 		if e.Data == "style" || e.Data == "script" && attribute(e, "src") == "" {
 			t.Errorf("inline %s, which the policy forbids", e)
 		}
@@ -72,7 +55,7 @@ func TestTheDashboardsScriptsMakeNoMarkup(t *testing.T) {
 
 func TestTheDashboardsScriptsFindTheirElements(t *testing.T) {
 	ids := make(map[string]bool)
-	for _, e := range dashboardElements(t) {
+	for _, e := range elements(t, "/dashboard") {
 		id := attribute(e, "id")
 		if id != "" && ids[id] {
 			t.Errorf("the id %q stands twice in the page", id)
@@ -96,12 +79,12 @@ func TestTheDashboardsScriptsFindTheirElements(t *testing.T) {
 
 func TestTheDashboardsFieldsAndButtonsHaveNames(t *testing.T) {
 	labelled := make(map[string]bool)
-	for _, e := range dashboardElements(t) {
+	for _, e := range elements(t, "/dashboard") {
 		if e.Data == "label" {
 			labelled[attribute(e, "for")] = true
 		}
 	}
-	for _, e := range dashboardElements(t) {
+	for _, e := range elements(t, "/dashboard") {
 		field := (e.Data == "input" || e.Data == "textarea") && attribute(e, "type") != "checkbox" // which stands in its label
 		if field && attribute(e, "aria-label") == "" && !labelled[attribute(e, "id")] {
 			t.Errorf("%s has no label", e)

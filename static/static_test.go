@@ -159,10 +159,10 @@ func TestEveryAnswerCarriesThePolicy(t *testing.T) {
 	}
 }
 
-// elements returns the start tags of the page.
-func elements(t *testing.T) []html.Token {
+// elements returns the start tags of a page.
+func elements(t *testing.T, path string) []html.Token {
 	t.Helper()
-	_, page := ask(t, http.MethodGet, "/")
+	_, page := ask(t, http.MethodGet, path)
 	var found []html.Token
 	for z := html.NewTokenizer(strings.NewReader(page)); ; {
 		switch z.Next() {
@@ -184,7 +184,7 @@ func attribute(e html.Token, name string) string {
 }
 
 func TestThePageHasNothingInline(t *testing.T) {
-	for _, e := range elements(t) {
+	for _, e := range elements(t, "/") {
 		if e.Data == "style" || e.Data == "script" && attribute(e, "src") == "" {
 			t.Errorf("inline %s, which the policy forbids", e)
 		}
@@ -197,7 +197,7 @@ func TestThePageHasNothingInline(t *testing.T) {
 }
 
 func TestThePageAsksForNothingElse(t *testing.T) {
-	for _, e := range elements(t) {
+	for _, e := range elements(t, "/") {
 		for _, name := range []string{"src", "href", "action"} {
 			value := attribute(e, name)
 			if value == "" || strings.HasPrefix(value, "#") {
@@ -262,7 +262,7 @@ func TestTheScriptMakesNoMarkup(t *testing.T) {
 // TestTheScriptFindsItsElements: a renamed id would show in a browser only.
 func TestTheScriptFindsItsElements(t *testing.T) {
 	ids := make(map[string]bool)
-	for _, e := range elements(t) {
+	for _, e := range elements(t, "/") {
 		id := attribute(e, "id")
 		if id != "" && ids[id] {
 			t.Errorf("the id %q stands twice in the page", id)
@@ -278,12 +278,12 @@ func TestTheScriptFindsItsElements(t *testing.T) {
 
 func TestFieldsAndButtonsHaveNames(t *testing.T) {
 	labelled := make(map[string]bool)
-	for _, e := range elements(t) {
+	for _, e := range elements(t, "/") {
 		if e.Data == "label" {
 			labelled[attribute(e, "for")] = true
 		}
 	}
-	for _, e := range elements(t) {
+	for _, e := range elements(t, "/") {
 		field := e.Data == "input" || e.Data == "textarea"
 		if field && attribute(e, "aria-label") == "" && !labelled[attribute(e, "id")] {
 			t.Errorf("%s has no label", e)

@@ -48,6 +48,24 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
+// startUntilTheEnd runs a program until the test ends. The channel is closed when it has ended.
+func startUntilTheEnd(t *testing.T, cmd *exec.Cmd) (ended <-chan struct{}) {
+	t.Helper()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = cmd.Wait() // killed, as below
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-done
+	})
+	return done
+}
+
 // startProxy runs a proxy until the test ends, and waits until it listens. It
 // returns what the proxy writes.
 func startProxy(t *testing.T, address, program string, args ...string) *output {
@@ -55,18 +73,7 @@ func startProxy(t *testing.T, address, program string, args ...string) *output {
 	out := new(output)
 	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = cmd.Wait() // killed, as below
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-ended
-	})
+	ended := startUntilTheEnd(t, cmd)
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {

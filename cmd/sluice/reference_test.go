@@ -50,18 +50,7 @@ func sitDown(t *testing.T, shell string, setup ...string) *terminal {
 	}
 	s := &terminal{t: t, keys: keys, out: new(output)}
 	cmd.Stdout, cmd.Stderr = s.out, s.out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = cmd.Wait() // killed, as below
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-ended
-	})
+	startUntilTheEnd(t, cmd)
 	// What is typed is seen on the terminal, so the prompt is spelled otherwise.
 	s.press(strings.Join(append(setup, `sluice() { echo "[$*]"; }`, `PS1='rea''dy> '`), "; ") + "\n")
 	s.out.await(t, "ready> ")
