@@ -45,7 +45,7 @@ func (a *Axe) Check(b *Tab) {
 		Evaluate[bool](b, a.source+";\ntrue")
 	}
 	// Half faded in, things have half their colour.
-	Evaluate[bool](b, `Promise.all(document.getAnimations()
+	Evaluate[bool](b, `Promise.allSettled(document.getAnimations()
 		.filter((a) => a.effect.getComputedTiming().endTime < Infinity).map((a) => a.finished)).then(() => true)`)
 	found := Evaluate[[]string](b, `axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) => violations
 		.filter(({ impact }) => impact === 'serious' || impact === 'critical')
