@@ -23,12 +23,19 @@ import (
 // acknowledged in time. A heartbeat fits into the kernel's buffer, so that
 // writing alone would find out only after many minutes.
 type tuning struct {
-	silence time.Duration // that the other end is given
-	share   bool          // the port, with another process
+	silence   time.Duration // that the other end is given
+	heartbeat time.Duration // of streams
+	share     bool          // the port, with another process
 }
 
+// probes begin later than a heartbeat, which finds out as well: the kernel
+// sends those of all connections that were opened within the same half-second
+// at once, and what does not fit into a queue (1000 packets on the loopback
+// interface) is dropped, three times over. So thousands of living streams would
+// be taken for dead. Heartbeats are spread over time.
 func (t tuning) probes() net.KeepAliveConfig {
-	return net.KeepAliveConfig{Enable: true, Idle: t.silence / 2, Interval: max(t.silence/6, time.Second), Count: 3}
+	idle := max(t.silence/2, t.heartbeat*3/2)
+	return net.KeepAliveConfig{Enable: true, Idle: idle, Interval: max(t.silence/6, time.Second), Count: 3}
 }
 
 // listen opens a listener.

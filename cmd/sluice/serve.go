@@ -260,18 +260,22 @@ func (n *node) serve(ctx context.Context) error {
 
 // listen gives the public listener: that which the process was given, or a new one.
 func (n *node) listen(ctx context.Context) (net.Listener, error) {
-	t := tuning{silence: n.cmd.WriteTimeout, share: n.cmd.ReusePort}
+	t := n.tuning()
 	if ln, err := inherited(t); ln != nil || err != nil {
 		return ln, err
 	}
 	return listen(ctx, n.cmd.Listen, t)
 }
 
+func (n *node) tuning() tuning {
+	return tuning{silence: n.cmd.WriteTimeout, heartbeat: n.cmd.Heartbeat, share: n.cmd.ReusePort}
+}
+
 func (n *node) listenAdmin(ctx context.Context) (net.Listener, error) {
 	if n.cmd.Admin == "" {
 		return nil, nil
 	}
-	ln, err := listen(ctx, n.cmd.Admin, tuning{silence: n.cmd.WriteTimeout, share: n.cmd.ReusePort})
+	ln, err := listen(ctx, n.cmd.Admin, n.tuning())
 	if errors.Is(err, syscall.EADDRINUSE) && n.cmd.Admin == defaultAdmin {
 		n.logger.Warn("another program has the operator's address, so this node has none; choose one with --admin", "admin", n.cmd.Admin)
 		return nil, nil

@@ -6,15 +6,20 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 )
 
 // status tells people how far it is: one line on a terminal that is written
-// over and over, and elsewhere a line for each stage. One goroutine uses it.
+// over and over, and elsewhere a line for each stage, and one every ten seconds.
+// One goroutine uses it.
 type status struct {
 	w        io.Writer
 	terminal bool
 	stage    string
+	told     time.Time // a line, elsewhere
 }
+
+const tellEvery = 10 * time.Second
 
 func newStatus(w io.Writer) *status {
 	s := &status{w: w}
@@ -31,8 +36,8 @@ func (s *status) show(stage, format string, args ...any) {
 		fmt.Fprintf(s.w, "\r\x1b[K%-12s "+format, append([]any{stage}, args...)...)
 		return
 	}
-	if stage != s.stage {
-		s.stage = stage
+	if now := time.Now(); stage != s.stage || now.Sub(s.told) >= tellEvery {
+		s.stage, s.told = stage, now
 		fmt.Fprintf(s.w, "%-12s "+format+"\n", append([]any{stage}, args...)...)
 	}
 }
