@@ -206,7 +206,7 @@ func TestRoomsOfAStreamAreLimited(t *testing.T) {
 
 func TestNodesCountTogether(t *testing.T) {
 	server := redistest.Start(t)
-	cfg := Config{Limits: Limits{PublishRate: 1, PublishBurst: 60}}
+	cfg := Config{Limits: Limits{PublishRate: 0.1, PublishBurst: 60}}
 	a, b := startNode(t, openRedis(t, server.URL()), cfg), startNode(t, openRedis(t, server.URL()), cfg)
 	batch := strings.Repeat(`{"data":1}`+"\n", 55)
 	if got := a.ask("POST", "/rooms/a1/events", batch, "Content-Type: application/x-ndjson"); got.status != 201 {

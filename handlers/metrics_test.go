@@ -187,7 +187,7 @@ func TestRequestsAreCountedByRoute(t *testing.T) {
 }
 
 func TestLimitsAreCounted(t *testing.T) {
-	g := newTestGateway(t, Config{Limits: Limits{PublishRate: 1, PublishBurst: 1}})
+	g := newTestGateway(t, Config{Limits: Limits{PublishRate: 0.01, PublishBurst: 1}})
 	g.publish("a", "x")
 	if a := g.do("POST", "/rooms/a/events", "y"); a.StatusCode != http.StatusTooManyRequests {
 		t.Fatalf("the second event is answered by %s", a.Status)

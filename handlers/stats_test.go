@@ -125,7 +125,7 @@ func TestATicketOpensTheReports(t *testing.T) {
 }
 
 func TestAReportTellsWhatTheNodeDoes(t *testing.T) {
-	n := startNode(t, memory(), Config{Node: "one", Version: "v1", Limits: Limits{PublishRate: 1000, PublishBurst: 12}})
+	n := startNode(t, memory(), Config{Node: "one", Version: "v1", Limits: Limits{PublishRate: 0.1, PublishBurst: 12}})
 	n.stream("/rooms/lobby/events?presence=ann").opened()
 	n.stream("/rooms/lobby/events?presence=bob").opened()
 	n.stream("/rooms/quiet/events").opened()

@@ -21,7 +21,7 @@ export class History {
     Object.assign(this, { room, talk, place });
     this.done = false; // nothing older is kept
     const button = byId('older');
-    this.sight = new IntersectionObserver(([seen]) => seen.isIntersecting && this.load(), { root: byId('scroll'), rootMargin: '500px 0px 0px' });
+    this.sight = new IntersectionObserver((seen) => seen.at(-1).isIntersecting && this.load(), { root: byId('scroll'), rootMargin: '500px 0px 0px' });
     button.onclick = () => this.load();
     addEventListener('pagehide', () => tab.set('place', { room, ...place.first() }));
   }
