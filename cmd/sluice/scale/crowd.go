@@ -65,15 +65,13 @@ func beCrowd(ctx context.Context, in io.Reader, out io.Writer) error {
 			questions <- sent
 		}
 	}()
-	say := json.NewEncoder(out)
+	say := speaker{to: json.NewEncoder(out)}
 	crowd, err := bench.OpenCrowd(ctx, bench.Config{
 		Subscribe: "http://" + o.Nodes[0].String() + "/rooms/{room}/events", Room: roomName,
 		Nodes: o.Nodes, ID: o.ID, Clock: time.Unix(0, o.Clock), Streams: o.Streams, Payload: o.Payload,
 		FirstSource: o.FirstSource, Sources: sources(o.Streams), Connecting: connecting, Patience: 30 * time.Second,
 		Progress: func(p bench.Progress) {
-			if p.Stage == "connecting" {
-				_ = say.Encode(word{CrowdState: bench.CrowdState{Open: p.Open}}) // if nobody listens, the input ends as well
-			}
+			_ = say.word(word{CrowdState: bench.CrowdState{Open: p.Open}}) // if nobody listens, the input ends as well
 		},
 	})
 	if err != nil {
@@ -92,10 +90,28 @@ func beCrowd(ctx context.Context, in io.Reader, out io.Writer) error {
 			w.Lost = crowd.Lost(w.Sent)
 		}
 		w.CrowdState = crowd.State()
-		if err := say.Encode(w); err != nil {
+		if err := say.word(w); err != nil {
 			return err
 		}
 	}
+}
+
+// speaker says words. Once the crowd is whole, it says no more of how far it is
+// with opening, which bench goes on to report beside.
+type speaker struct {
+	mu    sync.Mutex // guards the fields below
+	to    *json.Encoder
+	whole bool
+}
+
+func (s *speaker) word(w word) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.whole && !w.Whole {
+		return nil
+	}
+	s.whole = w.Whole
+	return s.to.Encode(w)
 }
 
 func sources(streams int) int { return (streams + perSource - 1) / perSource }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -182,5 +183,26 @@ func TestResultsAreAddedToAFile(t *testing.T) {
 	var all []struct{ Streams, Value int }
 	if err := json.Unmarshal(text, &all); err != nil || len(all) != 6 || all[4].Streams != 2 || all[5].Value != 2 {
 		t.Errorf("%s is %s, %v", name, text, err)
+	}
+}
+
+func TestACrowdThatIsWholeSaysNoMoreOfOpening(t *testing.T) {
+	var said bytes.Buffer
+	s := speaker{to: json.NewEncoder(&said)}
+	for _, w := range []word{{Sent: 1}, {Sent: 2, Whole: true}, {Sent: 3}, {Sent: 4, Whole: true}} {
+		if err := s.word(w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var heard []uint32
+	for words := json.NewDecoder(&said); words.More(); {
+		var w word
+		if err := words.Decode(&w); err != nil {
+			t.Fatal(err)
+		}
+		heard = append(heard, w.Sent)
+	}
+	if want := []uint32{1, 2, 4}; !slices.Equal(heard, want) {
+		t.Errorf("heard the words %v, want %v", heard, want)
 	}
 }
