@@ -143,12 +143,13 @@ func (c *cluster) pids() (all []int) {
 	return all
 }
 
-// collectGarbage has the nodes do so, so that what is left is what they need.
+// collectGarbage has the nodes do so, and give memory back, so that what is
+// left is what they need.
 func (c *cluster) collectGarbage(ctx context.Context) error {
 	var tasks sync.WaitGroup
 	failed := make([]error, len(c.nodes))
 	for i, n := range c.nodes {
-		tasks.Go(func() { failed[i] = ask(ctx, http.MethodGet, n.admin+"/debug/pprof/heap?gc=1", nil) })
+		tasks.Go(func() { failed[i] = ask(ctx, http.MethodPost, n.admin+"/debug/gc", nil) })
 	}
 	tasks.Wait()
 	return errors.Join(failed...)
