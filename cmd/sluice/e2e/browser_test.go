@@ -10,6 +10,7 @@ import (
 // TestTwoPeopleChatAcrossANodesDeath: what a person sees of it is a word in the
 // corner for a moment.
 func TestTwoPeopleChatAcrossANodesDeath(t *testing.T) {
+	t.Parallel() // it mostly waits
 	redis := redistest.Start(t)
 	first, second := startNode(t, redis.URL()), startNode(t, redis.URL())
 	var chromium browsertest.Chromium

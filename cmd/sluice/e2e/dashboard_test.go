@@ -49,6 +49,7 @@ func awaitNode(tab *browsertest.Tab, name, state string) {
 }
 
 func TestTheDashboardShowsAllNodesAndWhatBecomesOfThem(t *testing.T) {
+	t.Parallel() // it mostly waits
 	redis := redistest.Start(t)
 	a := startNode(t, redis.URL(), "--node-name=alpha")
 	b := startNode(t, redis.URL(), "--node-name=beta")
@@ -95,6 +96,7 @@ func TestTheDashboardShowsAllNodesAndWhatBecomesOfThem(t *testing.T) {
 }
 
 func TestTheDashboardInspectsARoom(t *testing.T) {
+	t.Parallel() // it mostly waits
 	redis := redistest.Start(t)
 	a := startNode(t, redis.URL(), "--node-name=alpha")
 	b := startNode(t, redis.URL(), "--node-name=beta")
@@ -135,6 +137,7 @@ func TestTheDashboardInspectsARoom(t *testing.T) {
 }
 
 func TestTheDashboardAsksForATokenAndKeepsItInItsTab(t *testing.T) {
+	t.Parallel() // it mostly waits
 	const secret = "a secret of thirty-two bytes, or more"
 	n := startNode(t, "", "--jwt-secret="+secret)
 	token := func(args ...string) string {

@@ -115,6 +115,7 @@ const takeOvers = 3
 // TestAnotherProcessTakesThePortOver: with --reuse-port the next one listens
 // before the one before is told to end.
 func TestAnotherProcessTakesThePortOver(t *testing.T) {
+	t.Parallel() // it mostly waits
 	redis := redistest.Start(t)
 	n := startNode(t, redis.URL(), "--reuse-port", "--drain=2s", "--max-streams-per-ip=0", "--padding=0")
 	k := knock(t, n.url, 8)
@@ -137,6 +138,7 @@ func TestAnotherProcessTakesThePortOver(t *testing.T) {
 // TestAnInheritedListenerOutlivesItsProcesses: who passes the listener keeps it
 // open, so that between two processes connections wait.
 func TestAnInheritedListenerOutlivesItsProcesses(t *testing.T) {
+	t.Parallel() // it mostly waits
 	redis := redistest.Start(t)
 	var plain net.ListenConfig
 	plain.SetMultipathTCP(false) // as systemd's are
