@@ -150,15 +150,7 @@ func (c Config) check() error {
 // being published, the run ends early with a report on what there is; before
 // that, with ctx's error.
 func Run(ctx context.Context, c Config) (*Report, error) {
-	c = c.withDefaults()
-	if err := c.check(); err != nil {
-		return nil, err
-	}
-	p, err := newPlan(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	r, err := newRun(p)
+	r, err := prepare(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -168,12 +160,25 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	if err := r.connect(ctx); err != nil {
 		return nil, err
 	}
-	r.await(ctx, "settling", c.Settle)
-	if p.publish == nil {
+	r.await(ctx, "settling", r.Settle)
+	if r.publish == nil {
 		r.hold(ctx)
 	} else {
 		r.publishAll(ctx)
 	}
 	stop()
 	return r.report(), nil
+}
+
+// prepare checks a configuration, and makes the run that it asks for.
+func prepare(ctx context.Context, c Config) (*run, error) {
+	c = c.withDefaults()
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	p, err := newPlan(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return newRun(p)
 }

@@ -31,15 +31,7 @@ type CrowdState struct {
 // moves any more: State tells. Whoever gets a Crowd owes a Close.
 func OpenCrowd(ctx context.Context, c Config) (*Crowd, error) {
 	c.Publish = ""
-	c = c.withDefaults()
-	if err := c.check(); err != nil {
-		return nil, err
-	}
-	p, err := newPlan(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	r, err := newRun(p)
+	r, err := prepare(ctx, c)
 	if err != nil {
 		return nil, err
 	}
