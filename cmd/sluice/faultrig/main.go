@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -8,11 +9,11 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"time"
 
+	"sluice/cmd/sluice/internal/child"
 	"sluice/fanout/redistest"
 )
 
@@ -100,7 +101,7 @@ func (o *options) all(chosen []*scenario, out io.Writer) error {
 	cfg := config{binary: o.binary, seed: o.seed, scale: o.scale, chaos: o.chaos, say: func(string, ...any) {}}
 	if cfg.binary == "" {
 		cfg.binary = filepath.Join(dir, "sluice")
-		if err := build(cfg.binary); err != nil {
+		if err := child.Build(context.Background(), cfg.binary); err != nil {
 			return err
 		}
 	}
@@ -159,14 +160,6 @@ func workspace() (string, error) {
 		return dir, nil
 	}
 	return dir, os.Setenv("TMPDIR", memory)
-}
-
-// build makes the program that is tried.
-func build(binary string) error {
-	if said, err := exec.Command("go", "build", "-o", binary, "sluice/cmd/sluice").CombinedOutput(); err != nil {
-		return fmt.Errorf("building sluice: %w\n%s", err, said)
-	}
-	return nil
 }
 
 // save writes what is to be written down.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -9,6 +10,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"sluice/cmd/sluice/internal/child"
 )
 
 var (
@@ -29,7 +32,7 @@ func testAll(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	program = filepath.Join(dir, "sluice")
-	if err := build(program); err != nil {
+	if err := child.Build(context.Background(), program); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

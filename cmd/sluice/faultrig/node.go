@@ -8,14 +8,13 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
+	"sluice/cmd/sluice/internal/child"
 	"sluice/fanout/redistest"
 )
 
@@ -29,42 +28,21 @@ type node struct {
 
 	cmd    *exec.Cmd
 	done   chan struct{} // closed when the process has ended and was waited for
-	said   *tail
+	said   child.Tail
 	before float64 // goroutines when it began
-}
-
-// tail keeps the end of what a process writes.
-type tail struct {
-	mu   sync.Mutex // guards text
-	text []byte
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	const kept = 8 << 10
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.text = append(t.text, p...)
-	t.text = bytes.Clone(t.text[max(0, len(t.text)-kept):])
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(t.text)
 }
 
 // newNode starts a node and returns when it is ready.
 func (r *rig) newNode() *node {
 	r.Helper()
-	n := &node{r: r, addr: r.freeAddr(), admin: r.freeAddr(), said: &tail{}}
+	n := &node{r: r, addr: r.freeAddr(), admin: r.freeAddr()}
 	if r.scenario.fronts {
 		n.front = redistest.NewProxy(r, n.addr)
 	}
 	n.start()
 	r.Cleanup(func() {
 		if r.verdict.bad() {
-			r.Logf("%s wrote at last:\n%s", n.addr, n.said)
+			r.Logf("%s wrote at last:\n%s", n.addr, &n.said)
 		}
 	})
 	return n
@@ -88,8 +66,8 @@ func (n *node) start() {
 		args = append([]string{"sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, limit)}, args...)
 	}
 	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Env = append(withoutSettings(os.Environ()), n.r.settings()...)
-	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = n.said, n.said, attributes()
+	cmd.Env = append(child.Environ(), n.r.settings()...)
+	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = &n.said, &n.said, attributes()
 	if err := cmd.Start(); err != nil {
 		n.r.Fatalf("starting a node: %v", err)
 	}
@@ -104,20 +82,9 @@ func (n *node) start() {
 		<-done
 	})
 	if err := n.await(http.StatusOK, 30*time.Second); err != nil {
-		n.r.Fatalf("a node does not become ready: %v; it wrote:\n%s", err, n.said)
+		n.r.Fatalf("a node does not become ready: %v; it wrote:\n%s", err, &n.said)
 	}
 	n.before = n.metric("go_goroutines")
-}
-
-// withoutSettings leaves out what would change how a node behaves.
-func withoutSettings(environ []string) []string {
-	var kept []string
-	for _, e := range environ {
-		if !strings.HasPrefix(e, "SLUICE_") {
-			kept = append(kept, e)
-		}
-	}
-	return kept
 }
 
 func (n *node) running() bool {

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"sluice/cmd/sluice/internal/child"
 	"sluice/fanout/redistest"
 )
 
@@ -62,7 +62,7 @@ func startNode(ctx context.Context, t redistest.T, binary string, args []string)
 	n := &node{done: make(chan struct{})}
 	n.cmd = exec.Command(binary, append(args, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json",
 		"--publish-rate", "0", "--new-rooms-rate", "0")...)
-	n.cmd.Env = withoutSettings(os.Environ())
+	n.cmd.Env = child.Environ()
 	n.cmd.SysProcAttr = killedWithUs()
 	said, err := n.cmd.StderrPipe()
 	if err != nil {
@@ -116,17 +116,6 @@ func (n *node) kill() {
 // not told of an interrupt on the terminal: we end them.
 func killedWithUs() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-}
-
-// withoutSettings leaves out what would change how a node behaves.
-func withoutSettings(environ []string) []string {
-	var kept []string
-	for _, e := range environ {
-		if !strings.HasPrefix(e, "SLUICE_") {
-			kept = append(kept, e)
-		}
-	}
-	return kept
 }
 
 func (c *cluster) addrs() (all []netip.AddrPort) {

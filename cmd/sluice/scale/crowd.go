@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sluice/cmd/sluice/internal/bench"
+	"sluice/cmd/sluice/internal/child"
 	"sluice/fanout/redistest"
 )
 
@@ -121,31 +122,10 @@ type crowd struct {
 	cmd  *exec.Cmd
 	in   io.WriteCloser
 	done chan struct{} // closed when the process has ended and was waited for
-	said tail
+	said child.Tail
 
 	mu   sync.Mutex // guards last
 	last word
-}
-
-// tail keeps the end of what a process complains about.
-type tail struct {
-	mu   sync.Mutex // guards text
-	text []byte
-}
-
-// Write implements io.Writer.
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.text = append(t.text, p...)
-	t.text = t.text[max(0, len(t.text)-4<<10):]
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(t.text)
 }
 
 // startCrowd starts a process with clients, and has t end it.

@@ -32,13 +32,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
 	"syscall"
 	"time"
 
+	"sluice/cmd/sluice/internal/child"
 	"sluice/fanout/redistest"
 )
 
@@ -123,8 +123,8 @@ func (o *options) measure(ctx context.Context) (results []result, err error) {
 		}
 		defer os.RemoveAll(dir)
 		o.binary = filepath.Join(dir, "sluice")
-		if said, err := exec.CommandContext(ctx, "go", "build", "-o", o.binary, "sluice/cmd/sluice").CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("building sluice: %w\n%s", err, said)
+		if err := child.Build(ctx, o.binary); err != nil {
+			return nil, err
 		}
 	}
 	line := newStatus(o.progress)

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"sluice/cmd/sluice/internal/child"
 	"sluice/fanout/redistest"
 )
 
@@ -32,13 +32,10 @@ func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "sluice-scale-test-")
 	if err == nil {
 		sluice = filepath.Join(dir, "sluice")
-		var said []byte
-		if said, err = exec.Command("go", "build", "-o", sluice, "sluice/cmd/sluice").CombinedOutput(); err != nil {
-			err = fmt.Errorf("%w\n%s", err, said)
-		}
+		err = child.Build(context.Background(), sluice)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "building sluice:", err)
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	code := m.Run()
