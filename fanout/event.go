@@ -99,7 +99,7 @@ func parseRecord(room string, b []byte) (Event, error) {
 		return Event{}, errRecord
 	case !ValidType(e.Type) || e.Exclude != "" && !ValidStreamID(e.Exclude):
 		return Event{}, errRecord
-	case !utf8.Valid(rest):
+	case !utf8.Valid(rest[:n]) || !utf8.Valid(rest[n:]): // apart, since n may cut a character in two
 		return Event{}, errRecord
 	}
 	e.From, e.Data, e.trace = string(rest[:n]), rest[n:], newTrace(traced)

@@ -102,6 +102,7 @@ func FuzzRecord(f *testing.F) {
 	f.Add([]byte("0|message|t."+aTrace+"||0|hi"), "", "")
 	f.Add([]byte("-1|message|t||0|"), "", "")
 	f.Add([]byte("1|message|t||99999999999999999999|"), "", "")
+	f.Add([]byte("0|a|j||1|ğ"), "", "")
 	f.Fuzz(func(t *testing.T, hostile []byte, from, data string) {
 		for _, b := range [][]byte{hostile, append([]byte("0|"), hostile...), append([]byte("1|e1|5|"), hostile...)} {
 			e, err := parseMessage("lobby", string(b))
