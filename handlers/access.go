@@ -113,9 +113,9 @@ func (g *Gateway) may(v *visitor, need right, rooms ...string) error {
 		}
 		return v.refused()
 	}
-	own, public := v.claims.Subscribe, g.cfg().PublicSubscribe
+	own := v.claims.Subscribe
 	if need == mayPublish {
-		own, public = v.claims.Publish, g.cfg().PublicPublish
+		own = v.claims.Publish
 	}
 	for _, room := range rooms {
 		if room == fanout.StatsRoom && (v.open || v.claims.Admin) {
@@ -124,7 +124,7 @@ func (g *Gateway) may(v *visitor, need right, rooms ...string) error {
 			}
 			continue
 		}
-		if !v.open && !own.Match(room) && !public.Match(room) {
+		if !v.open && !own.Match(room) && !g.public(room, need) {
 			return v.refused()
 		}
 	}

@@ -46,8 +46,10 @@ func TestOpenGatewayIsForEverybodyButAdministersFromItsMachineOnly(t *testing.T)
 
 func TestTokenDecidesWhatARequestMayDo(t *testing.T) {
 	cfg := withTokens(t)
-	cfg.PublicSubscribe, _ = auth.ParsePatterns([]string{"news:*", "wall"})
+	cfg.PublicSubscribe, _ = auth.ParsePatterns([]string{"news:*", "shut:*", "wall"})
 	cfg.PublicPublish, _ = auth.ParsePatterns([]string{"wall"})
+	yes, no := true, false
+	cfg.Namespaces = map[string]Namespace{"shut": {PublicSubscribe: &no}, "box": {PublicPublish: &yes}}
 	n := startNode(t, memory(), cfg)
 	past := time.Now().Add(-time.Hour)
 	tokens := map[string]string{
@@ -76,6 +78,9 @@ func TestTokenDecidesWhatARequestMayDo(t *testing.T) {
 		{"POST", "/tickets", map[string]int{"nobody": 401, "ann": 201, "writer": 201, "expired": 401}},
 		{"GET", "/rooms/news:x/events?limit=1", map[string]int{"nobody": 200, "ann": 200, "reader": 200, "expired": 401, "forged": 401}},
 		{"POST", "/rooms/news:x/events", map[string]int{"nobody": 401, "ann": 403}},
+		{"GET", "/rooms/shut:x/events?limit=1", map[string]int{"nobody": 401, "ann": 403}},
+		{"POST", "/rooms/box:x/events", map[string]int{"nobody": 201, "ann": 201, "expired": 401}},
+		{"GET", "/rooms/box:x/events?limit=1", map[string]int{"nobody": 401, "ann": 403}},
 		{"POST", "/rooms/wall/events", map[string]int{"nobody": 201, "ann": 201, "expired": 401}},
 		{"GET", "/healthz", map[string]int{"nobody": 200, "forged": 200}},
 	} {

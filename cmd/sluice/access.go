@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 
 	"sluice/handlers"
 	"sluice/handlers/auth"
@@ -90,19 +89,10 @@ func (a *accessFlags) configure(cfg *handlers.Config, file *configFile) error {
 	if cfg.TrustedProxies, err = limit.ParseTrusted(a.TrustedProxy); err != nil {
 		return usagef("--trusted-proxy: %v", err)
 	}
-	subscribe, publish := slices.Clone(a.PublicSubscribe), slices.Clone(a.PublicPublish)
-	for name, namespace := range file.Namespaces {
-		if namespace.PublicSubscribe != nil && *namespace.PublicSubscribe {
-			subscribe = append(subscribe, name+":*")
-		}
-		if namespace.PublicPublish != nil && *namespace.PublicPublish {
-			publish = append(publish, name+":*")
-		}
-	}
-	if cfg.PublicSubscribe, err = auth.ParsePatterns(subscribe); err != nil {
+	if cfg.PublicSubscribe, err = auth.ParsePatterns(a.PublicSubscribe); err != nil {
 		return usagef("--public-subscribe: %v", err)
 	}
-	if cfg.PublicPublish, err = auth.ParsePatterns(publish); err != nil {
+	if cfg.PublicPublish, err = auth.ParsePatterns(a.PublicPublish); err != nil {
 		return usagef("--public-publish: %v", err)
 	}
 	cfg.StrictTickets = a.StrictTickets

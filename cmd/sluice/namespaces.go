@@ -12,7 +12,10 @@ import (
 func (f *configFile) gatewayNamespaces() map[string]handlers.Namespace {
 	namespaces := map[string]handlers.Namespace{}
 	for name, n := range f.Namespaces {
-		namespaces[name] = handlers.Namespace{Presence: n.Presence, Ephemeral: n.Ephemeral != nil && *n.Ephemeral}
+		namespaces[name] = handlers.Namespace{
+			Presence: n.Presence, Ephemeral: n.Ephemeral != nil && *n.Ephemeral,
+			PublicSubscribe: n.PublicSubscribe, PublicPublish: n.PublicPublish,
+		}
 	}
 	return namespaces
 }

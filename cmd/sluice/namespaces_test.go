@@ -15,13 +15,14 @@ func TestNamespacesReachTheLogAndTheGateway(t *testing.T) {
   chat: {history-events: 5, presence: true}
   live: {ephemeral: true, presence: false}
   slow: {history-age: 1h}
+  news: {public-subscribe: true, public-publish: false}
   plain:
 `
 	if err := f.parse([]byte(text), nil); err != nil {
 		t.Fatal(err)
 	}
 	on, off := true, false
-	want := map[string]handlers.Namespace{"chat": {Presence: &on}, "live": {Presence: &off, Ephemeral: true}, "slow": {}, "plain": {}}
+	want := map[string]handlers.Namespace{"chat": {Presence: &on}, "live": {Presence: &off, Ephemeral: true}, "slow": {}, "news": {PublicSubscribe: &on, PublicPublish: &off}, "plain": {}}
 	if got := f.gatewayNamespaces(); !reflect.DeepEqual(got, want) {
 		t.Errorf("the gateway is told %+v, want %+v", got, want)
 	}
