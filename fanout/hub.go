@@ -163,6 +163,14 @@ func (h *Hub) Append(ctx context.Context, room string, drafts []Draft) ([]Receip
 	return receipts, err
 }
 
+// CheckKeys is Log.CheckKeys, but fails at once while the room is known to be out of reach.
+func (h *Hub) CheckKeys(ctx context.Context, room string, drafts []Draft) error {
+	if !h.log.DownSince(room).IsZero() {
+		return ErrUnavailable
+	}
+	return h.log.CheckKeys(ctx, room, drafts)
+}
+
 // Read is Log.Read, but fails at once while the room is known to be out of reach.
 func (h *Hub) Read(ctx context.Context, room string, after int64, limit int) (History, error) {
 	if !h.log.DownSince(room).IsZero() {

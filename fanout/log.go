@@ -18,6 +18,11 @@ type Log interface {
 	// can be tried again without harm.
 	Append(ctx context.Context, room string, drafts []Draft) ([]Receipt, error)
 
+	// CheckKeys finds a key that was used with another body, as Append does for
+	// its own room: for who writes to several rooms, and would write to some of
+	// them before Append says so of another.
+	CheckKeys(ctx context.Context, room string, drafts []Draft) error
+
 	// Broadcast sends a draft to every node that follows the room, and keeps
 	// nothing of it.
 	Broadcast(ctx context.Context, room string, d Draft) (at int64, err error)

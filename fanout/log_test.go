@@ -126,12 +126,20 @@ func TestRetryWithTheKeyIsTheSameEvent(t *testing.T) {
 			if !errors.As(err, &reused) || reused.Index != 1 {
 				t.Errorf("the same key with another %s: %v; want that draft 1 reuses a key", name, err)
 			}
+			if err := log.CheckKeys(t.Context(), "lobby", []Draft{text("before"), other}); !errors.As(err, &reused) || reused.Index != 1 {
+				t.Errorf("looking up the same key with another %s: %v; want that draft 1 reuses a key", name, err)
+			}
 		}
 		if h := mustRead(t, log, "lobby", 0, 10); h.Head != 1 {
 			t.Errorf("%d events after refusals, want 1", h.Head)
 		}
 		bob := draft
 		bob.From = "bob"
+		for room, drafts := range map[string][]Draft{"lobby": {draft, bob, text("new")}, "kitchen": {draft}, "cellar": {text("new")}} {
+			if err := log.CheckKeys(t.Context(), room, drafts); err != nil {
+				t.Errorf("looking up keys that may be used in %s: %v", room, err)
+			}
+		}
 		if r := mustAppend(t, log, "lobby", bob)[0]; r.Replayed {
 			t.Error("bob's key hit ann's")
 		}

@@ -126,16 +126,30 @@ func (m *Memory) Append(_ context.Context, room string, drafts []Draft) ([]Recei
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
-	for i := range drafts {
-		if known, ok := m.known(room, &drafts[i], now); ok && known.fingerprint != fingerprint(&drafts[i]) {
-			return nil, &KeyReusedError{Index: i}
-		}
+	if err := m.checkLocked(room, drafts, now); err != nil {
+		return nil, err
 	}
 	receipts := make([]Receipt, 0, len(drafts))
 	for i := range drafts {
 		receipts = append(receipts, m.appendLocked(room, &drafts[i], now))
 	}
 	return receipts, nil
+}
+
+// CheckKeys implements Log.
+func (m *Memory) CheckKeys(_ context.Context, room string, drafts []Draft) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.checkLocked(room, drafts, time.Now())
+}
+
+func (m *Memory) checkLocked(room string, drafts []Draft, now time.Time) error {
+	for i := range drafts {
+		if known, ok := m.known(room, &drafts[i], now); ok && known.fingerprint != fingerprint(&drafts[i]) {
+			return &KeyReusedError{Index: i}
+		}
+	}
+	return nil
 }
 
 func (m *Memory) known(room string, d *Draft, now time.Time) (keyed, bool) {

@@ -18,7 +18,7 @@ func (r *Redis) Append(ctx context.Context, room string, drafts []Draft) ([]Rece
 		return r.appendSome(ctx, room, drafts)
 	}
 	receipts := make([]Receipt, 0, len(drafts))
-	if err := r.checkKeys(ctx, room, drafts); err != nil {
+	if err := r.CheckKeys(ctx, room, drafts); err != nil {
 		return receipts, err
 	}
 	for len(receipts) < len(drafts) {
@@ -49,9 +49,8 @@ func (r *Redis) settingsOf(keep Retention) *publishSettings {
 	}
 }
 
-// checkKeys finds a key that was used with another body, before the first of
-// several scripts writes anything.
-func (r *Redis) checkKeys(ctx context.Context, room string, drafts []Draft) error {
+// CheckKeys implements Log.
+func (r *Redis) CheckKeys(ctx context.Context, room string, drafts []Draft) error {
 	var keys []string
 	var index []int
 	for i := range drafts {

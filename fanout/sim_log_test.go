@@ -179,9 +179,7 @@ func (op *simOp) reply(a simAnswer) {
 func (l *simLog) Append(ctx context.Context, room string, drafts []Draft) ([]Receipt, error) {
 	var receipts []Receipt
 	if len(drafts) > l.net.batch {
-		if _, err := l.call(ctx, "look keys up in "+room, func() (any, error) {
-			return nil, l.net.server.checkKeys(room, drafts, time.Now())
-		}); err != nil {
+		if err := l.CheckKeys(ctx, room, drafts); err != nil {
 			return nil, err
 		}
 	}
@@ -203,6 +201,14 @@ func (l *simLog) Append(ctx context.Context, room string, drafts []Draft) ([]Rec
 		receipts = append(receipts, v.([]Receipt)...)
 	}
 	return receipts, nil
+}
+
+// CheckKeys implements Log.
+func (l *simLog) CheckKeys(ctx context.Context, room string, drafts []Draft) error {
+	_, err := l.call(ctx, "look keys up in "+room, func() (any, error) {
+		return nil, l.net.server.checkKeys(room, drafts, time.Now())
+	})
+	return err
 }
 
 // Broadcast implements Log.

@@ -100,7 +100,7 @@ func (s *simServer) cap(l Lineage) Lineage {
 	return l
 }
 
-// checkKeys is what Redis.Append does before several scripts.
+// checkKeys is what Redis.CheckKeys does.
 func (s *simServer) checkKeys(room string, drafts []Draft, now time.Time) error {
 	for i := range drafts {
 		known, ok := s.keys[simKey{room, drafts[i].From, drafts[i].Key}]

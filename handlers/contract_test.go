@@ -573,3 +573,20 @@ func readEvent(block string) (data string, others int) {
 	}
 	return strings.Join(lines, "\n"), others
 }
+
+func TestAKeyUsedOtherwiseInOneOfSeveralRoomsWritesToNone(t *testing.T) {
+	for name, body := range map[string]struct{ contentType, text string }{
+		"an event": {"text/plain", "y"},
+		"a batch":  {"application/x-ndjson", `{"data":"a"}` + "\n" + `{"data":"y","key":"k"}`},
+	} {
+		g := newTestGateway(t, Config{})
+		g.publish("used", "x", "Idempotency-Key", "k")
+		a := g.do("POST", "/events?room=fresh&room=used", body.text, "Content-Type", body.contentType, "Idempotency-Key", "k")
+		if a.StatusCode != 422 || a.json(t)["events"] != nil {
+			t.Errorf("%s: %s %s", name, a.Status, a.body)
+		}
+		if page := g.page("/rooms/fresh/events"); len(page["events"].([]any)) != 0 {
+			t.Errorf("%s was written to the other room: %v", name, page)
+		}
+	}
+}

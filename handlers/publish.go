@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -147,6 +148,9 @@ func (g *Gateway) broadcast(w http.ResponseWriter, r *http.Request, rooms []stri
 
 // append writes events to their rooms.
 func (g *Gateway) append(w http.ResponseWriter, r *http.Request, rooms []string, drafts []fanout.Draft, list bool) error {
+	if err := g.checkKeys(r.Context(), rooms, drafts); err != nil {
+		return err
+	}
 	receipts := make([]receipt, 0, len(rooms)*len(drafts))
 	replayed, alone := true, false
 	for _, room := range rooms {
@@ -172,6 +176,24 @@ func (g *Gateway) append(w http.ResponseWriter, r *http.Request, rooms []string,
 		status = http.StatusAccepted // the primary has it, and would lose it alone
 	}
 	writeReceipts(w, status, receipts, list)
+	return nil
+}
+
+// checkKeys refuses a key that was used with another body in any of several
+// rooms before the first of them is written to. Of one room the log sees to it.
+func (g *Gateway) checkKeys(ctx context.Context, rooms []string, drafts []fanout.Draft) error {
+	keyed := slices.ContainsFunc(drafts, func(d fanout.Draft) bool { return d.Key != "" })
+	if len(rooms) == 1 || !keyed {
+		return nil
+	}
+	for _, room := range rooms {
+		if g.namespace(room).Ephemeral {
+			continue
+		}
+		if err := g.hub.CheckKeys(ctx, room, drafts); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
