@@ -123,8 +123,12 @@ func (h *Hub) PageBefore(ctx context.Context, rooms []string, starts []Start, li
 		slices.Reverse(history.Events)
 		histories[i], extents[i] = history.Events, history.Extent
 		next[i], oldest[i] = history.HeadPosition(), history.Head+1
-		if starts[i].kind == fromPosition {
+		switch starts[i].kind {
+		case fromPosition:
 			oldest[i] = max(starts[i].at.Seq, 1)
+			next[i] = history.Lineage.Position(oldest[i] - 1)
+		case fromEarliest:
+			oldest[i] = max(history.Oldest, 1)
 			next[i] = history.Lineage.Position(oldest[i] - 1)
 		}
 	}

@@ -51,7 +51,7 @@ func inLine(line int, err error) error {
 }
 
 func (g *Gateway) batchLine(text []byte, base fanout.Draft, index int) (fanout.Draft, error) {
-	if err := checkJSON(text); err != nil {
+	if err := checkJSON(text, 1); err != nil {
 		return base, err
 	}
 	var line struct {

@@ -27,7 +27,7 @@ const (
 	kindBatch             // NDJSON
 )
 
-// maxDepth is how deep JSON may be nested.
+// maxDepth is how deep the JSON of an event may be nested.
 const maxDepth = 64
 
 // maxBatchBytes is how large a batch may be.
@@ -114,7 +114,7 @@ func (g *Gateway) readJSON(w http.ResponseWriter, r *http.Request, v any) error 
 	if err != nil || len(body) == 0 {
 		return err
 	}
-	if err := checkJSON(body); err != nil {
+	if err := checkJSON(body, 0); err != nil {
 		return err
 	}
 	decoder := json.NewDecoder(bytes.NewReader(body))
@@ -142,7 +142,7 @@ func isJSON(data []byte, as kind) (bool, error) {
 	case kindText:
 		return false, nil
 	case kindJSON:
-		if err := checkJSON(data); err != nil {
+		if err := checkJSON(data, 0); err != nil {
 			return false, err
 		}
 		return true, nil
@@ -151,7 +151,7 @@ func isJSON(data []byte, as kind) (bool, error) {
 	if len(start) == 0 || start[0] != '{' && start[0] != '[' {
 		return false, nil
 	}
-	return checkJSON(data) == nil, nil
+	return checkJSON(data, 0) == nil, nil
 }
 
 // decoders are for use again: what they remember of nesting and names is half
@@ -160,8 +160,9 @@ var decoders sync.Pool
 
 // checkJSON accepts exactly one JSON value (RFC 8259) that every reader
 // understands alike: no name twice in an object, no half of a surrogate pair,
-// no number beyond a double's range, and not nested too deep.
-func checkJSON(data []byte) error {
+// no number beyond a double's range, and not nested too deep. around is how many
+// levels stand around the data itself.
+func checkJSON(data []byte, around int) error {
 	decoder, _ := decoders.Get().(*jsontext.Decoder)
 	if decoder == nil {
 		decoder = &jsontext.Decoder{}
@@ -177,7 +178,7 @@ func checkJSON(data []byte) error {
 		if err != nil {
 			return errBadBody.with("It is not valid JSON, at byte " + strconv.FormatInt(decoder.InputOffset(), 10) + ".")
 		}
-		if decoder.StackDepth() > maxDepth {
+		if decoder.StackDepth() > maxDepth+around {
 			return errBadBody.with("It is nested more than " + strconv.Itoa(maxDepth) + " deep.")
 		}
 		if token.Kind() == '0' && !representable(token.String()) {

@@ -229,8 +229,10 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 
 func TestAWrongMethodIsToldTheRightOnes(t *testing.T) {
 	g := newTestGateway(t, Config{})
-	if allow := strings.Join(g.do("PUT", "/rooms/lobby/events", "").Header.Values("Allow"), ", "); allow != "GET, POST, DELETE" {
-		t.Errorf("events allow %q", allow)
+	for path, want := range map[string]string{"/rooms/lobby/events": "GET, POST, DELETE", "/events": "GET, POST", "/tickets": "POST"} {
+		if allow := g.do("PUT", path, "").Header.Values("Allow"); len(allow) != 1 || allow[0] != want {
+			t.Errorf("%s allows %q, want one line %q", path, allow, want)
+		}
 	}
 }
 
@@ -355,6 +357,13 @@ func TestPagesGoBothWays(t *testing.T) {
 	}
 	if first := g.page("/rooms/lobby/events?limit=3&before=" + ids[1]); texts(first) != "0" || first["prev"] != nil {
 		t.Errorf("the first page is %v", first)
+	}
+	none := g.page("/rooms/lobby/events?limit=3&before=earliest")
+	if texts(none) != "" || none["prev"] != nil {
+		t.Errorf("the page before everything is %v", none)
+	}
+	if all := g.page("/rooms/lobby/events?limit=3&after=" + none["next"].(string)); texts(all) != "0 1 2" || all["gap"] != nil {
+		t.Errorf("it goes on with %v", all)
 	}
 	on := g.page("/rooms/lobby/events?limit=3&after=" + ids[4])
 	if texts(on) != "5 6 7" || on["next"] != ids[7] || on["gap"] != nil {
@@ -572,21 +581,4 @@ func readEvent(block string) (data string, others int) {
 		}
 	}
 	return strings.Join(lines, "\n"), others
-}
-
-func TestAKeyUsedOtherwiseInOneOfSeveralRoomsWritesToNone(t *testing.T) {
-	for name, body := range map[string]struct{ contentType, text string }{
-		"an event": {"text/plain", "y"},
-		"a batch":  {"application/x-ndjson", `{"data":"a"}` + "\n" + `{"data":"y","key":"k"}`},
-	} {
-		g := newTestGateway(t, Config{})
-		g.publish("used", "x", "Idempotency-Key", "k")
-		a := g.do("POST", "/events?room=fresh&room=used", body.text, "Content-Type", body.contentType, "Idempotency-Key", "k")
-		if a.StatusCode != 422 || a.json(t)["events"] != nil {
-			t.Errorf("%s: %s %s", name, a.Status, a.body)
-		}
-		if page := g.page("/rooms/fresh/events"); len(page["events"].([]any)) != 0 {
-			t.Errorf("%s was written to the other room: %v", name, page)
-		}
-	}
 }

@@ -3,6 +3,7 @@ package handlers
 import (
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -60,11 +61,13 @@ func (g *Gateway) traced(h handler) handler {
 // wrongMethod says which methods there are instead (RFC 9110, 15.5.6).
 func wrongMethod(w http.ResponseWriter, r *http.Request) error {
 	routes := chi.RouteContext(r.Context()).Routes
+	var allowed []string
 	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {
 		if routes.Match(chi.NewRouteContext(), method, r.URL.Path) {
-			w.Header().Add("Allow", method)
+			allowed = append(allowed, method)
 		}
 	}
+	w.Header().Set("Allow", strings.Join(allowed, ", ")) // one line, since some clients read only the first
 	return errMethod
 }
 
