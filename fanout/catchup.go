@@ -130,7 +130,9 @@ func (r *room) reconcileLocked(log Extent) {
 		r.hub.ringBytes.Add(-int64(r.ring.clear()))
 	}
 	if res.Reason == ReasonTrimmed {
-		// This node was away for longer than the log keeps what it missed.
+		// This node was away for longer than the log keeps what it missed. The
+		// ring may have no room for the gap before all that is kept.
+		r.cutOff = common.Seq + 1
 		gap := &Gap{Room: r.name, After: own.Lineage.Position(common.Seq).String(), Missed: res.Missed, Reason: ReasonOutage, before: log.Lineage.Position(res.From)}
 		if res.From < log.Head {
 			gap.ResumesAt = log.Lineage.Position(res.From + 1)

@@ -180,3 +180,19 @@ func TestEventsThatTheLineageDoesNotReachCountAsDeleted(t *testing.T) {
 		t.Errorf("%+v; want events 4 to 6", h)
 	}
 }
+
+func TestAnOutageIsNotTheReadersFault(t *testing.T) {
+	for _, ring := range []int{4, 8, 20, 40} { // events that the room has at hand, of those that the log keeps
+		inLossRig(t, Retention{Events: 20}, Options{RingEvents: ring}, func(t *testing.T, r *lossRig) {
+			c := read(t, r.hub, ofRoom("lobby", Head()))
+			r.publish(t, 1, 4)
+			r.away(func() {
+				for i := 5; i <= 30; i++ {
+					mustAppend(t, r.log, "lobby", text(fmt.Sprint(i)))
+				}
+			})
+			r.publish(t, 31, 32)
+			c.wantAll(t, "open 1 2 3 4 gap:outage 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32")
+		})
+	}
+}

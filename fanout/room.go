@@ -26,6 +26,7 @@ type room struct {
 	ring      ring
 	extent    Extent        // of the log, as far as the ring has come
 	past      []Extent      // that it had, until the log lost what was shown
+	cutOff    uint64        // 1 more than the number behind which the log had trimmed what this node missed; 0 if that never was
 	parts     []part        // the seats, by who serves them
 	opened    bool          // the log was read once, so that extent means something
 	following bool          // the subscription is confirmed

@@ -155,7 +155,7 @@ func (s *seat) enrolLocked() bool {
 	}
 	res := s.resolve(r.extent)
 	if res.Reason != "" {
-		if r.live && !s.is(checked) && res.Reason != ReasonTrimmed && res.Reason != ReasonSlow {
+		if r.live && !s.is(checked) && res.Reason != ReasonTrimmed && res.Reason != ReasonSlow && res.Reason != ReasonOutage {
 			// The seat may have read from the log what has not come here yet.
 			s.state |= checked
 			r.catchUpLocked()
@@ -198,6 +198,9 @@ func (s *seat) resolve(x Extent) Resolution {
 		return s.room.recallLocked(at, x, res)
 	case res.Reason == ReasonTrimmed && s.is(behind):
 		res.Reason = ReasonSlow
+		if s.room.cutOff == at.Seq+1 {
+			res.Reason = ReasonOutage // it had all that the node had
+		}
 	}
 	return res
 }
