@@ -52,11 +52,26 @@ type cli struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal asks for an orderly end; from then on a second one kills.
-	context.AfterFunc(ctx, stop)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		// The first signal asks for an orderly end; from then on a second one kills.
+		first := <-signals
+		signal.Stop(signals)
+		cancel(signalled{first})
+	}()
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv))
 }
+
+// signalled is why the program's context ended: it was asked to end.
+type signalled struct{ os.Signal }
+
+// Error implements error.
+func (s signalled) Error() string { return s.String() }
+
+// Is says that it is no failure.
+func (s signalled) Is(err error) bool { return err == context.Canceled }
 
 // process is what a command sees of the process it runs in. stderr is for people: notices,
 // warnings, progress; stdout carries only what was asked for.

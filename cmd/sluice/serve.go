@@ -248,7 +248,7 @@ func (n *node) serve(ctx context.Context) error {
 	n.announce(public.Addr(), admin)
 	<-ctx.Done()
 	cause := context.Cause(ctx)
-	n.drain(servers)
+	n.drain(servers, cause)
 	stopHub()
 	tasks.Wait()
 	n.logger.Info("ended")
@@ -307,26 +307,37 @@ func (n *node) announce(public net.Addr, admin net.Listener) {
 	}
 }
 
-// handOver is how long a node listens on, though new connections go elsewhere.
-const handOver = time.Second
+// listensOn is how long a node that is to end listens at least, however few
+// streams it has.
+func (n *node) listensOn(why error) time.Duration {
+	var least time.Duration
+	if errors.Is(why, signalled{syscall.SIGTERM}) {
+		// Whatever sends clients here finds out the next time it asks; someone at a
+		// terminal, who sends another signal, waits for nothing.
+		least = n.cmd.Drain / 4
+	}
+	if n.cmd.ReusePort {
+		// What was on its way here when the next process began to listen comes within a
+		// round trip, and would be reset with the listener.
+		least = max(least, time.Second)
+	}
+	return least
+}
 
 // drain sends everybody away within the time there is for it.
-func (n *node) drain(servers []*server) {
+func (n *node) drain(servers []*server, why error) {
 	n.logger.Info("draining", "within", n.cmd.Drain)
 	ctx, cancel := context.WithTimeout(context.Background(), n.cmd.Drain)
 	defer cancel()
 	n.gateway.Drain()
+	latecomers := time.After(n.listensOn(why))
 	for _, srv := range servers {
 		srv.SetKeepAlivesEnabled(false) // a connection closes behind an answer, rather than before a request
 	}
 	n.hub.Drain(ctx, n.cmd.Drain*8/10)
-	if n.cmd.ReusePort {
-		// What was on its way here when the next process began to listen comes within a
-		// round trip, and would be reset with the listener.
-		select {
-		case <-ctx.Done():
-		case <-time.After(handOver):
-		}
+	select {
+	case <-ctx.Done():
+	case <-latecomers:
 	}
 	for _, srv := range servers {
 		if err := srv.end(ctx); err != nil {

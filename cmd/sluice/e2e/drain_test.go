@@ -41,3 +41,25 @@ func TestADrainingNodeAnswersAndASecondSignalEndsIt(t *testing.T) {
 		t.Errorf("%v after a second signal the node still ran", time.Since(told))
 	}
 }
+
+// TestANodeWithoutStreamsListensOnUntilBalancersKnow: one that is told to end
+// answers for a while that it is not ready, although nobody keeps it, and takes
+// what is sent to it meanwhile. Someone at a terminal does not wait for that.
+func TestANodeWithoutStreamsListensOnUntilBalancersKnow(t *testing.T) {
+	const drain = 8 * time.Second
+	n := startNode(t, "", "--drain="+drain.String())
+	client := newClient()
+	defer client.CloseIdleConnections()
+	told := time.Now()
+	n.proc.signal(t, syscall.SIGTERM)
+	n.awaitReady(http.StatusServiceUnavailable)
+	post(t, client, n.url+"/rooms/lobby/events", "text/plain", "late", http.StatusCreated)
+	n.proc.wait(t, 0)
+	if took := time.Since(told); took < drain/4 || took > drain {
+		t.Errorf("the node has ended after %v; want from %v to %v", took, drain/4, drain)
+	}
+
+	n = startNode(t, "", "--drain=1h")
+	n.proc.signal(t, syscall.SIGINT)
+	n.proc.wait(t, 0)
+}

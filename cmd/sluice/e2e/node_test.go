@@ -31,7 +31,7 @@ func startNode(t *testing.T, redis string, args ...string) *node {
 	n := &node{t: t, addr: freeAddr(t)}
 	n.url = "http://" + n.addr
 	// All clients of a trial have one address, and do more than any client may.
-	n.args = append([]string{"serve", "--listen", n.addr, "--admin=", "--publish-rate=0", "--room-publish-rate=0", "--new-rooms-rate=0"}, args...)
+	n.args = append([]string{"serve", "--listen", n.addr, "--admin=", "--publish-rate=0", "--room-publish-rate=0", "--new-rooms-rate=0", "--drain=2s"}, args...)
 	if redis != "" {
 		n.args = append(n.args, "--redis", redis)
 	}
