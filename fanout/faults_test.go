@@ -234,13 +234,18 @@ func TestADeadLinkIsFoundAndPublishersAreTold(t *testing.T) {
 	r := newRig(t, redistest.Start(t), 3, 2)
 	stop := r.publish(t, 2)
 	pause(500 * time.Millisecond)
-	r.proxy.Blackhole(true)
-	begun := time.Now()
-	eventually(t, 6*time.Second, "an outage", func() bool { return !r.hub.DownSince().IsZero() })
-	if took := time.Since(begun); took > 3500*time.Millisecond {
-		t.Errorf("found out after %v, want 3 s", took)
+	var took time.Duration
+	for range 3 { // a busy machine may be late
+		if took = r.silenced(t); took < 2950*time.Millisecond {
+			break
+		}
+		r.proxy.Heal()
+		eventually(t, 6*time.Second, "the link is back", func() bool { return r.hub.DownSince().IsZero() })
 	}
-	begun = time.Now()
+	if took > 2950*time.Millisecond {
+		t.Errorf("found out after %v, want less than 3 s", took)
+	}
+	begun := time.Now()
 	if _, err := r.hub.Append(t.Context(), "room0", []Draft{text("x")}); !errors.Is(err, ErrUnavailable) || time.Since(begun) > 50*time.Millisecond {
 		t.Errorf("publishing meanwhile: %v after %v", err, time.Since(begun))
 	}
@@ -251,6 +256,18 @@ func TestADeadLinkIsFoundAndPublishersAreTold(t *testing.T) {
 	t.Logf("back after %v", time.Since(healed))
 	stop()
 	r.noGaps(t)
+}
+
+// silenced makes the link fall silent directly after it was heard, which takes longest to
+// find out, and returns how long it took.
+func (r *rig) silenced(t *testing.T) time.Duration {
+	t.Helper()
+	heard := r.log.Links().Canary
+	eventually(t, 6*time.Second, "a canary", func() bool { return r.log.Links().Canary != heard })
+	r.proxy.Blackhole(true)
+	begun := time.Now()
+	eventually(t, 6*time.Second, "an outage", func() bool { return !r.hub.DownSince().IsZero() })
+	return time.Since(begun)
 }
 
 func TestAStoppedRedisIsOnlyADelay(t *testing.T) {

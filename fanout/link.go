@@ -29,6 +29,7 @@ type link struct {
 	s       *subscriber
 	address string
 	end     context.CancelFunc // makes run return
+	probes  sync.WaitGroup     // those under way; a session that ends does not wait for what may never come
 
 	mu      sync.Mutex      // guards the fields below
 	pending map[string]bool // channels that the server is still to be told of: to follow, or no longer
@@ -74,6 +75,7 @@ func (l *link) askAnew(channels []string) {
 // run keeps up a session until ctx ends, which end makes it do.
 func (l *link) run(ctx context.Context) {
 	defer l.end()
+	defer l.probes.Wait()
 	backoff := minBackoff
 	loss := time.AfterFunc(graceOfLoss, l.lost)
 	defer func() { loss.Stop() }()
@@ -355,15 +357,13 @@ func (l *link) some() (follow, unfollow []string) {
 
 // watch probes the link and returns when it must be given up.
 func (s *session) watch(ctx context.Context) error {
-	ticker := time.NewTicker(probe / 4)
+	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
-	var tasks sync.WaitGroup
-	defer tasks.Wait()
-	ctx, cancel := context.WithCancel(ctx) // for the tasks: they may wait for what never comes
-	defer cancel()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // the probes
 	var probed time.Time
 	confirmed := s.confirmed
-	tasks.Go(func() {
+	s.probes.Go(func() {
 		select {
 		case <-s.confirmed:
 			s.s.redis.check(ctx, s.s.redis.servers.client(s.address), s.canary)
@@ -390,7 +390,7 @@ func (s *session) watch(ctx context.Context) error {
 			if s.unanswered(now) {
 				return errors.New("the server does not confirm a subscription")
 			}
-			tasks.Go(func() {
+			s.probes.Go(func() {
 				_ = s.pubsub.Ping(ctx) // its answer is heard by the reader, or missed by this loop
 				s.sendCanary(ctx)
 			})

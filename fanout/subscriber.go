@@ -12,6 +12,7 @@ import (
 const (
 	probe           = time.Second             // how often a link is probed
 	silence         = 2750 * time.Millisecond // a link, or a canary, not heard of for so long is dead
+	watchEvery      = probe / 20              // how often it is looked whether it is: 3 s are promised
 	graceOfLoss     = time.Second             // how long a lost link may take to return before streams are told
 	minBackoff      = 20 * time.Millisecond   //
 	maxBackoff      = 2 * time.Second         //

@@ -45,12 +45,18 @@ var usualKinds = map[string]kind{
 }
 
 // kindOf reads the content type. What curl -d sends without being told
-// otherwise counts as nothing in particular.
+// otherwise counts as nothing in particular. A header that comes twice could be
+// read in two ways, so each of them counts.
 func kindOf(r *http.Request) (kind, error) {
-	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return 0, errMediaType
+	for _, encoding := range r.Header.Values("Content-Encoding") {
+		if encoding != "" && !strings.EqualFold(encoding, "identity") {
+			return 0, errMediaType
+		}
 	}
 	header := r.Header.Get("Content-Type")
+	if len(r.Header.Values("Content-Type")) > 1 {
+		return 0, errMediaType
+	}
 	if header == "" {
 		return kindAny, nil
 	}

@@ -142,6 +142,8 @@ func TestS17BombsAreRefused(t *testing.T) {
 			"65 deep":                {strings.Repeat("[", 65) + strings.Repeat("]", 65), []string{kind}, 400},
 			"gzip":                   {gzip, []string{kind, "Content-Encoding: gzip"}, 415},
 			"gzip twice":             {gzip, []string{"Content-Encoding: gzip, gzip"}, 415},
+			"gzip behind identity":   {"x", []string{"Content-Encoding: identity", "Content-Encoding: gzip"}, 415},
+			"text, and JSON":         {"{", []string{"Content-Type: text/plain", kind}, 415},
 			"gzip unsaid":            {gzip, []string{kind}, 400},
 			"many names, one twice":  {"{" + keys.String()[:60_000] + `":0}`, []string{kind}, 413},
 			"names twice":            {`{"a":1,"a":2}`, []string{kind}, 400},

@@ -25,7 +25,10 @@
 --
 -- Redis does not roll a script back, so all that can fail comes before a
 -- publication's first write, which is XADD: it checks the type and is refused
--- for want of memory. An error leaves nothing behind.
+-- for want of memory. An error leaves nothing behind, unless rights are taken
+-- away between one command and the next. For that case the head is counted
+-- directly after XADD, and PUBLISH is last: nobody is sent what is not counted,
+-- and what was appended without being counted is not shown and goes.
 local command, keep, least, longest = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
 -- The fence: the replication id is new at every restart of a primary and every
@@ -36,6 +39,18 @@ local run = 'none'
 if type(info) == 'string' then
   local _, at = string.find(info, 'master_replid:', 1, true)
   if at then run = string.match(info, '^%x+', at + 1) or run end
+end
+
+-- Adds an entry behind number seq - 1. Those that stand there already were
+-- never counted, so nobody has seen them.
+local function add(log, seq, epoch, record)
+  local id = string.format('%.0f-0', seq)
+  local answer = redis.pcall('XADD', log, 'MAXLEN', '~', keep, id, 'e', epoch, 'd', record)
+  if type(answer) ~= 'table' then return end
+  if not string.find(answer.err, 'equal or smaller', 1, true) then error(answer) end
+  for _, entry in ipairs(redis.call('XRANGE', log, id, '+')) do redis.call('XDEL', log, entry[1]) end
+  redis.call('XSETID', log, string.format('%.0f-0', seq - 1))
+  redis.call('XADD', log, 'MAXLEN', '~', keep, id, 'e', epoch, 'd', record)
 end
 
 -- Appends a publication, whose keys begin at KEYS[key] and whose events are at
@@ -72,22 +87,13 @@ local function append(key, first, last, number)
       lineage = lineage .. ',' .. epoch .. ':' .. string.format('%.0f', seq + 1)
       if #lineage > 800 then lineage = string.sub(lineage, string.find(lineage, ',', 1, true) + 1) end
     end
-    local n
-    idem = key + 2
+    local fresh, n = {}
     for i = first, last, 2 do
-      local record, mark = ARGV[i], ARGV[i + 1]
-      if mark ~= '' then idem = idem + 1 end
       if not done[i] then
         seq = seq + 1
         n = string.format('%.0f', seq)
-        local position = epoch .. '|' .. n
-        redis.call('XADD', log, 'MAXLEN', '~', keep, n .. '-0', 'e', epoch, 'd', record)
-        redis.call(command, channel, '1|' .. position .. '|' .. record)
-        if mark ~= '' then
-          local fingerprint, time = string.match(mark, '^(%x+)(|%d+)$')
-          redis.call('SET', KEYS[idem], fingerprint .. '|' .. position .. time, 'PX', ARGV[6])
-        end
-        done[i] = position
+        add(log, seq, epoch, ARGV[i])
+        done[i], fresh[i] = epoch .. '|' .. n, true
       end
     end
     if known then
@@ -95,12 +101,24 @@ local function append(key, first, last, number)
     else
       redis.call('HSET', meta, 'epoch', epoch, 'seq', n, 'run', run, 'lineage', lineage)
     end
+    idem = key + 2
+    for i = first, last, 2 do
+      local mark = ARGV[i + 1]
+      if mark ~= '' then idem = idem + 1 end
+      if mark ~= '' and fresh[i] then
+        local fingerprint, time = string.match(mark, '^(%x+)(|%d+)$')
+        redis.call('SET', KEYS[idem], fingerprint .. '|' .. done[i] .. time, 'PX', ARGV[6])
+      end
+    end
     -- The time to live is set anew once in a while rather than each time. A log
     -- that has none, since it is new, says -1.
     local left = redis.call('PTTL', log)
     if left < least or left > longest then
       redis.call('PEXPIRE', log, ARGV[4])
       redis.call('PEXPIRE', meta, ARGV[5])
+    end
+    for i = first, last, 2 do
+      if fresh[i] then redis.call(command, channel, '1|' .. done[i] .. '|' .. ARGV[i]) end
     end
   end
 

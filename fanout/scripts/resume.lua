@@ -15,8 +15,9 @@ local info = redis.pcall('INFO', 'replication')
 local run = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or 'none'
 
 -- Trimming is approximate, so the log has more than it is to keep. What is
--- shown is exact, or it would depend on the server's settings. The log may
--- also have lost its beginning, or (an expired key) everything.
+-- shown is exact, or it would depend on the server's settings. What stands
+-- behind the head was never counted, and is not shown either. The log may also
+-- have lost its beginning, or (an expired key) everything.
 local function number(entry) return tonumber(string.match(entry[1], '^%d+')) end
 local oldest = head + 1
 local first = redis.call('XRANGE', KEYS[1], string.format('%.0f', math.max(1, head - keep + 1)) .. '-0', '+', 'COUNT', 1)
@@ -40,7 +41,7 @@ while limit > 0 and room > 0 and next <= head do
   if #entries == 0 then break end
   for _, entry in ipairs(entries) do
     local n, fields = number(entry), entry[2]
-    if n ~= next or room <= 0 then return answer end
+    if n ~= next or n > head or room <= 0 then return answer end
     answer[#answer + 1] = n
     answer[#answer + 1] = fields[2]
     answer[#answer + 1] = fields[4]

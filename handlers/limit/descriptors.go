@@ -7,8 +7,9 @@ import (
 )
 
 // Reserve is how many of a process's file descriptors to keep for what is no
-// client: the log's connections, files, the operator.
-func Reserve(descriptors int) int { return min(max(descriptors/16, 64), 1024, descriptors/2) }
+// client: the log's connections, files, the operator. Who has few is left most
+// of them: 200 of 256 are streams, when as much again is kept for other clients.
+func Reserve(descriptors int) int { return min(max(descriptors/16, 28), 1024, descriptors/2) }
 
 // Descriptors is a listener that turns connections away when the process has
 // few descriptors left. Accepting the last one would leave none for the log,
