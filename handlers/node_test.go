@@ -143,7 +143,7 @@ func withTokens(t testing.TB) Config {
 // otherwise.
 func token(t testing.TB, g auth.Grant) string {
 	t.Helper()
-	s, err := auth.SecretSigner([]byte(tsSecret), "")
+	s, err := auth.SecretSigner([]byte(tsSecret))
 	if err != nil {
 		t.Fatal(err)
 	}

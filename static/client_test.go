@@ -354,7 +354,7 @@ func TestATokenTravelsWithEachRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(verifier.Close)
-	signer, err := auth.SecretSigner([]byte(secret), "")
+	signer, err := auth.SecretSigner([]byte(secret))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ import (
 type tokenCmd struct {
 	Secret string `local:"" help:"Sign with this secret (HS256). By default $SLUICE_JWT_SECRET, which does not show in lists of processes." placeholder:"S"`
 	Key    string `local:"" help:"Sign with the private key in this PEM file (RS256, ES256 or EdDSA)." type:"path" placeholder:"FILE"`
-	Kid    string `local:"" help:"Name of the key in the token. By default the thumbprint of --key." placeholder:"ID"`
+	Kid    string `local:"" help:"Name of --key in the token. By default its thumbprint." placeholder:"ID"`
 
 	Sub       string        `local:"" help:"Whom the token is for." placeholder:"NAME"`
 	Subscribe []string      `local:"" help:"Rooms to read; * stands for any run of characters. Repeatable." sep:"none" placeholder:"P"`
@@ -120,7 +120,10 @@ func (c *tokenCmd) signer(p *process) (*auth.Signer, error) {
 	if c.Secret == "" {
 		return nil, usagef("nothing to sign with: give --secret, --key or $SLUICE_JWT_SECRET, the same as the gateway has (or make one with --new-key)")
 	}
-	signer, err := auth.SecretSigner([]byte(c.Secret), c.Kid)
+	if c.Kid != "" {
+		return nil, usagef("--kid names a --key; a secret has no name, and gateways refuse a token that gives it one")
+	}
+	signer, err := auth.SecretSigner([]byte(c.Secret))
 	if err != nil {
 		return nil, usagef("%v", err)
 	}

@@ -121,7 +121,7 @@ func refused(t *testing.T, v *Verifier, token, reason string) {
 func TestEachAlgorithmIsAccepted(t *testing.T) {
 	signers := map[string]*Signer{}
 	var err error
-	if signers[hs256], err = SecretSigner(secret, ""); err != nil {
+	if signers[hs256], err = SecretSigner(secret); err != nil {
 		t.Fatal(err)
 	}
 	var files []byte // one file may hold several keys
@@ -169,7 +169,6 @@ func TestOrdinaryTokensAreAccepted(t *testing.T) {
 	for name, tt := range map[string]struct{ header, payload string }{
 		"aud a list with us":      {hs256Header, claimsJSON(`,"iss":"https://id.example","aud":["app","sluice"]`)},
 		"no typ":                  {`{"alg":"HS256"}`, claimsJSON(us)},
-		"any kid":                 {`{"alg":"HS256","kid":"2026-11/a+b=="}`, claimsJSON(us)},
 		"x5t beside it":           {`{"alg":"HS256","x5t":"abc"}`, claimsJSON(us)},
 		"unknown claims":          {hs256Header, claimsJSON(us + `,"jti":"1","email":"a@b.example","groups":[{"a":1}]`)},
 		"names in other case":     {hs256Header, claimsJSON(us + `,"EXP":1,"Sub":"eve"`)},

@@ -65,6 +65,7 @@ var hostile = []struct{ name, header, members, reason string }{
 	{"jku", `{"alg":"HS256","jku":"https://evil.example/jwks"}`, "", "its own key"},
 	{"x5u", `{"alg":"HS256","x5u":"https://evil.example/cert"}`, "", "its own key"},
 	{"x5c", `{"alg":"HS256","x5c":["AAAA"]}`, "", "its own key"},
+	{"kid unknown", `{"alg":"HS256","kid":"2026-11/a+b=="}`, "", "no key"},
 	{"kid a path", `{"alg":"HS256","kid":"../../dev/null"}`, "", "kid"},
 	{"kid SQL", `{"alg":"HS256","kid":"' OR 1"}`, "", "kid"},
 	{"kid with a line break", `{"alg":"HS256","kid":"a\n{\"level\":\"INFO\"}"}`, "", "kid"},

@@ -53,18 +53,19 @@ func (k *key) signed(t unverified) bool {
 // keySet is what a token's kid and alg are looked up in. It never changes.
 type keySet struct {
 	byID    map[string][]*key // an id may belong to keys of several kinds
-	unnamed []*key            // tried whatever the kid: it only says what the issuer calls it
+	unnamed []*key            // from files, and tried whatever the kid: it only says what the issuer calls it
 	all     []*key
 }
 
 func newKeySet(keys []*key) *keySet {
 	s := &keySet{byID: map[string][]*key{}, all: keys}
 	for _, k := range keys {
-		if k.id == "" {
+		switch {
+		case k.id != "":
+			s.byID[k.id] = append(s.byID[k.id], k)
+		case k.alg != hs256: // a secret has no name, so a token that names its key means another one
 			s.unnamed = append(s.unnamed, k)
-			continue
 		}
-		s.byID[k.id] = append(s.byID[k.id], k)
 	}
 	return s
 }

@@ -25,15 +25,12 @@ type Signer struct {
 	key      any // what the algorithm's method wants: []byte, *rsa.PrivateKey and so on
 }
 
-// SecretSigner signs with HS256. The kid may be empty.
-func SecretSigner(secret []byte, kid string) (*Signer, error) {
+// SecretSigner signs with HS256, and names no key: a secret has no kid.
+func SecretSigner(secret []byte) (*Signer, error) {
 	if err := checkSecret(secret); err != nil {
 		return nil, err
 	}
-	if kid != "" && !validKid(kid) {
-		return nil, errKid
-	}
-	return &Signer{alg: hs256, kid: kid, key: bytes.Clone(secret)}, nil
+	return &Signer{alg: hs256, key: bytes.Clone(secret)}, nil
 }
 
 // KeySigner signs with the first private key of a PEM text: RSA, EC on P-256 or Ed25519.

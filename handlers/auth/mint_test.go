@@ -23,7 +23,7 @@ func TestSecretsAreStrongAndDiffer(t *testing.T) {
 }
 
 func TestGrantIsWhatTheVerifierReads(t *testing.T) {
-	s, err := SecretSigner(secret, "k1")
+	s, err := SecretSigner(secret)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,14 +38,14 @@ func TestGrantIsWhatTheVerifierReads(t *testing.T) {
 		if c.IssuedAt.Unix() != now.Unix() || c.Expires.Unix() != now.Unix()+60 || !c.Admin {
 			t.Errorf("got %+v", c)
 		}
-		if u, err := split(token); err != nil || u.kid != "k1" {
-			t.Errorf("kid %q, %v", u.kid, err)
+		if u, err := split(token); err != nil || u.kid != "" {
+			t.Errorf("kid %q, %v: a secret has none", u.kid, err)
 		}
 	}
 }
 
 func TestWhatWouldBeRefusedIsNotSigned(t *testing.T) {
-	s, err := SecretSigner(secret, "")
+	s, err := SecretSigner(secret)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,13 +86,10 @@ func TestSignersRefuseUnfitKeys(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	if _, err := SecretSigner([]byte("short"), ""); err == nil {
+	if _, err := SecretSigner([]byte("short")); err == nil {
 		t.Error("a short secret was accepted")
 	}
 	for _, kid := range []string{"../x", "a b", strings.Repeat("k", 129)} {
-		if _, err := SecretSigner(secret, kid); err == nil {
-			t.Errorf("kid %q was accepted", kid)
-		}
 		if _, err := KeySigner(pairs()[es256].private, kid); err == nil {
 			t.Errorf("kid %q was accepted", kid)
 		}
