@@ -108,6 +108,7 @@ func TestAFaultInOneRoomHarmsNoOther(t *testing.T) {
 }
 
 func TestAServerThatIsReallyACluster(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cluster := redistest.StartCluster(t, 1, 0)
 	r := openRedis(t, RedisOptions{URL: "redis://" + cluster.Addrs()[0]})
 	for round := range uint64(2) {

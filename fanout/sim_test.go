@@ -66,6 +66,7 @@ func seedFrom(t *testing.T, name string) (seed uint64, given bool) {
 }
 
 func TestSimulation(t *testing.T) {
+	t.Parallel() // beside tests that mostly wait
 	if seed, given := seedFrom(t, "SLUICE_SIM_SEED"); given {
 		w := simulate(t, seed, nil)
 		t.Log("\n" + strings.Join(w.lines, "\n"))
