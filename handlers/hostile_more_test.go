@@ -150,6 +150,7 @@ func TestS14OriginsAreExact(t *testing.T) {
 
 // S19: subscribing writes nothing, and what it costs goes away with the streams.
 func TestS19SubscribingWritesNothing(t *testing.T) {
+	t.Parallel() // it mostly waits
 	n, server := hostileNode(t, withTokens(t))
 	line := bearer(token(t, auth.Grant{Subscribe: []string{"*"}}))
 	unwritten(t, server, func() {
@@ -236,6 +237,7 @@ func encode(s string) string { return base64.RawURLEncoding.EncodeToString([]byt
 
 // S28: a user of Redis who may do what is documented, and no more, is enough.
 func TestS28DocumentedRightsAreEnough(t *testing.T) {
+	t.Parallel() // it mostly waits
 	server := redistest.Start(t)
 	rules := "on >pw ~sluice:* &sluice:* +@read +@write +@pubsub -@dangerous +eval +evalsha +eval_ro +evalsha_ro +script|load +script|exists +info +time +ping +wait +hello +client|setname"
 	args := []any{"ACL", "SETUSER", "gateway"}

@@ -261,6 +261,7 @@ func escape(s string) string {
 
 // S4: cursors that lead nowhere cost a gap, and nothing else.
 func TestS04CursorsThatLeadNowhere(t *testing.T) {
+	t.Parallel() // it mostly waits
 	n, server := hostileNode(t, withTokens(t))
 	before := writes(t, server)
 	line := bearer(token(t, auth.Grant{Subscribe: []string{"*"}}))
