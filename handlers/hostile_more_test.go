@@ -285,7 +285,7 @@ func TestS28DocumentedRightsAreEnough(t *testing.T) {
 // nobody, and a reset gives back what it held.
 func TestS30HTTP2IsBounded(t *testing.T) {
 	hub := fanout.NewHub(memory(), fanout.Options{Logger: slog.New(slog.DiscardHandler)})
-	g := NewGateway(hub, Config{WriteTimeout: 500 * time.Millisecond, Logger: slog.New(slog.DiscardHandler), MaxBody: 1 << 20})
+	g := NewGateway(hub, Config{WriteTimeout: 2 * time.Second, Logger: slog.New(slog.DiscardHandler), MaxBody: 1 << 20})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -327,7 +327,7 @@ func TestS30HTTP2IsBounded(t *testing.T) {
 	}
 	_ = res.Body.Close()
 	// More than a hundred at a time need another connection.
-	inTime, stop := context.WithTimeout(ctx, time.Second)
+	inTime, stop := context.WithTimeout(ctx, 10*time.Second)
 	open := 0
 	for range 150 {
 		res, err := do(inTime, "GET", "/rooms/a1/events", "")
