@@ -169,7 +169,7 @@ func TestS19SubscribingWritesNothing(t *testing.T) {
 // S20: rooms that nobody uses go away.
 func TestS20RoomsGoAway(t *testing.T) {
 	server := redistest.Start(t)
-	log, err := fanout.OpenRedis(fanout.RedisOptions{URL: server.URL(), Logger: slog.New(slog.DiscardHandler), Keep: fanout.Retention{Age: 200 * time.Millisecond, Keys: 200 * time.Millisecond}})
+	log, err := fanout.OpenRedis(fanout.RedisOptions{URL: server.URL(), Logger: slog.New(slog.DiscardHandler), Keep: fanout.Retention{Age: 10 * time.Second, Keys: 10 * time.Second}})
 	if err != nil {
 		t.Fatal(err)
 	}
