@@ -115,12 +115,13 @@ arrows() {
 	' <<<"$list" || fail "imports go cmd -> handlers -> fanout, and static is imported by cmd only"
 }
 
-# tests: one package after the other, since several of them measure time.
+# tests: one package after the other, since several of them measure time. In a
+# package those that mostly wait run beside each other, more than there are processors.
 tests() {
 	local fresh=()
 	[[ ${CI:-} != true ]] || fresh=(-count=1)
 	go build -race ./...
-	go test -race -p 1 -timeout 10m "${fresh[@]}" ./...
+	go test -race -p 1 -parallel 4 -timeout 10m "${fresh[@]}" ./...
 }
 
 # fuzzing: one target a processor at a time.

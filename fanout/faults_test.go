@@ -153,6 +153,7 @@ func (r *rig) noGaps(t *testing.T) {
 func pause(d time.Duration) { <-time.After(d) }
 
 func TestNothingIsLostWhenTheSubscriptionIsKilled(t *testing.T) {
+	t.Parallel() // it mostly waits
 	r := newRig(t, redistest.Start(t), 5, 4)
 	stop := r.publish(t, 4)
 	for range 30 {
@@ -167,6 +168,7 @@ func TestNothingIsLostWhenTheSubscriptionIsKilled(t *testing.T) {
 }
 
 func TestNothingIsLostWhenEveryConnectionIsCut(t *testing.T) {
+	t.Parallel() // it mostly waits
 	r := newRig(t, redistest.Start(t), 5, 4)
 	stop := r.publish(t, 4)
 	for range 20 {
@@ -178,6 +180,7 @@ func TestNothingIsLostWhenEveryConnectionIsCut(t *testing.T) {
 }
 
 func TestAnAcknowledgementThatIsLostIsNotASecondEvent(t *testing.T) {
+	t.Parallel() // it mostly waits
 	r := newRig(t, redistest.Start(t), 3, 2)
 	stop := r.publish(t, 4)
 	for range 20 {
@@ -192,6 +195,7 @@ func TestAnAcknowledgementThatIsLostIsNotASecondEvent(t *testing.T) {
 }
 
 func TestARedisThatKeepsItsDataIsNotMissed(t *testing.T) {
+	t.Parallel() // it mostly waits
 	// With everysec Redis holds back what it writes while the disk is busy with
 	// the second before, though it has answered.
 	server := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
@@ -215,6 +219,7 @@ func TestARedisThatKeepsItsDataIsNotMissed(t *testing.T) {
 }
 
 func TestARedisThatLosesItsDataIsOneGap(t *testing.T) {
+	t.Parallel() // it mostly waits
 	server := redistest.Start(t)
 	r := newRig(t, server, 3, 4)
 	stop := r.publish(t, 2)
@@ -231,6 +236,7 @@ func TestARedisThatLosesItsDataIsOneGap(t *testing.T) {
 }
 
 func TestADeadLinkIsFoundAndPublishersAreTold(t *testing.T) {
+	t.Parallel() // it mostly waits
 	r := newRig(t, redistest.Start(t), 3, 2)
 	stop := r.publish(t, 2)
 	pause(500 * time.Millisecond)
@@ -271,6 +277,7 @@ func (r *rig) silenced(t *testing.T) time.Duration {
 }
 
 func TestAStoppedRedisIsOnlyADelay(t *testing.T) {
+	t.Parallel() // it mostly waits
 	server := redistest.Start(t)
 	r := newRig(t, server, 3, 2)
 	stop := r.publish(t, 2)
@@ -286,6 +293,7 @@ func TestAStoppedRedisIsOnlyADelay(t *testing.T) {
 }
 
 func TestAMessageThatIsDroppedIsMissedWithinSeconds(t *testing.T) {
+	t.Parallel() // it mostly waits
 	r := newRig(t, redistest.Start(t), 1, 2)
 	r.one(t, "room0", "seen")
 	for _, c := range r.reads["room0"] {
@@ -306,6 +314,7 @@ func TestAMessageThatIsDroppedIsMissedWithinSeconds(t *testing.T) {
 }
 
 func TestAConfirmationThatIsLostIsNotWaitedForForEver(t *testing.T) {
+	t.Parallel() // it mostly waits
 	r := newRig(t, redistest.Start(t), 1, 2)
 	r.proxy.Drop(-1, redistest.Contains("subscribe\r\n$17\r\nsluice:ch:{room0}"))
 	r.server.Do("CLIENT", "KILL", "TYPE", "pubsub")
@@ -443,6 +452,7 @@ func TestScriptsThatRedisForgotAreLoadedAgain(t *testing.T) {
 }
 
 func TestASplitMessageIsStillOneMessage(t *testing.T) {
+	t.Parallel() // it mostly waits
 	r := newRig(t, redistest.Start(t), 2, 2)
 	r.proxy.Chop(3, time.Millisecond)
 	for i := range 10 {

@@ -15,6 +15,7 @@ func leasing(lease Lease) StreamOptions {
 }
 
 func TestStreamIsToldBeforeItsLeaseEndsAndThenEnds(t *testing.T) {
+	t.Parallel() // it mostly waits
 	h := runHub(t, NewMemory(Retention{}), Options{})
 	until := time.Now().Add(2 * time.Second).Truncate(time.Millisecond)
 	c := read(t, h, leasing(Lease{Owner: "ann", Until: until}))
@@ -29,6 +30,7 @@ func TestStreamIsToldBeforeItsLeaseEndsAndThenEnds(t *testing.T) {
 }
 
 func TestRenewedStreamGoesOn(t *testing.T) {
+	t.Parallel() // it mostly waits
 	eachLog(t, func(t *testing.T, open openLog) {
 		h := runHub(t, open(t, Retention{}), Options{})
 		eventually(t, 5*time.Second, "the log to be up", func() bool { return h.DownSince().IsZero() })

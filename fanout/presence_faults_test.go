@@ -89,6 +89,7 @@ func (m *movements) count(what string) int {
 }
 
 func TestMembersOfADeadNodeLeaveOnce(t *testing.T) {
+	t.Parallel() // it mostly waits
 	server := redistest.Start(t)
 	sent := recordMovements(t, server, "lobby")
 	frail := &frailLog{Redis: redisLog(t, server.URL())}
@@ -128,6 +129,7 @@ func TestMembersOfADeadNodeLeaveOnce(t *testing.T) {
 }
 
 func TestNodeThatStopsForAWhileLosesNoMember(t *testing.T) {
+	t.Parallel() // it mostly waits
 	server := redistest.Start(t)
 	sent := recordMovements(t, server, "lobby")
 	frail := &frailLog{Redis: redisLog(t, server.URL())}
@@ -146,6 +148,7 @@ func TestNodeThatStopsForAWhileLosesNoMember(t *testing.T) {
 }
 
 func TestNodeThatWasGivenUpAnnouncesItsMembersAgain(t *testing.T) {
+	t.Parallel() // it mostly waits
 	server := redistest.Start(t)
 	frail := &frailLog{Redis: redisLog(t, server.URL())}
 	a, b := newPresenceNode(t, frail, fast), newPresenceNode(t, redisLog(t, server.URL()), fast)
@@ -161,6 +164,7 @@ func TestNodeThatWasGivenUpAnnouncesItsMembersAgain(t *testing.T) {
 
 // Those on the node itself know better than the others who took it for dead.
 func TestMembersOfANodeThatWasGivenUpHearNothingOfIt(t *testing.T) {
+	t.Parallel() // it mostly waits
 	server := redistest.Start(t)
 	sent := recordMovements(t, server, "lobby")
 	frail := &frailLog{Redis: redisLog(t, server.URL())}
@@ -182,6 +186,7 @@ func TestMembersOfANodeThatWasGivenUpHearNothingOfIt(t *testing.T) {
 // A Redis that restarts empty knows nobody. The nodes announce their members
 // again, and nobody is told that anybody left.
 func TestRedisRestartIsNoLeave(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for _, kept := range []bool{false, true} {
 		t.Run(fmt.Sprintf("kept=%v", kept), func(t *testing.T) {
 			var args []string
@@ -225,6 +230,7 @@ func awaitUp(t *testing.T, nodes ...*presenceNode) {
 
 // Whoever left while Redis was away is told to have left, once it is back.
 func TestLeaveDuringAnOutageIsToldAfterIt(t *testing.T) {
+	t.Parallel() // it mostly waits
 	server := redistest.Start(t)
 	frail := &frailLog{Redis: redisLog(t, server.URL())}
 	a, b := newPresenceNode(t, frail, fast), newPresenceNode(t, redisLog(t, server.URL()), fast)
@@ -273,6 +279,7 @@ func TestMissedMovementIsMadeUpFor(t *testing.T) {
 
 // Keys of presence that somebody deletes, or that Redis evicts, come back.
 func TestLostKeysAreRebuilt(t *testing.T) {
+	t.Parallel() // it mostly waits
 	server := redistest.Start(t)
 	a, b := newPresenceNode(t, redisLog(t, server.URL()), fast), newPresenceNode(t, redisLog(t, server.URL()), fast)
 	ann, bob := a.join("ann", "lobby"), b.join("bob", "lobby")
@@ -300,6 +307,7 @@ func TestLostKeysAreRebuilt(t *testing.T) {
 }
 
 func TestCrowdIsCounted(t *testing.T) {
+	t.Parallel() // it mostly waits
 	opt := fast
 	opt.Names = 5
 	onBothLogs(t, opt, func(t *testing.T, a, b *presenceNode) {
@@ -307,6 +315,9 @@ func TestCrowdIsCounted(t *testing.T) {
 		var guests []*guest
 		for i := range 8 {
 			guests = append(guests, []*presenceNode{a, b}[i%2].join(fmt.Sprint("user", i), "lobby"))
+			if i < 4 { // each on its own: those that come at once may be told of as a crowd
+				first.awaitLast(fmt.Sprintf("+user%d %d", i, i+2))
+			}
 		}
 		first.awaitText(`{"room":"lobby","count":9}`)
 		roster, err := b.hub.Members(context.Background(), "lobby")

@@ -211,6 +211,7 @@ func addUp(seen []string) (map[string]bool, error) {
 // Redis keeps, what it sends and what members are told agree with the model
 // whenever things have calmed down.
 func TestPresenceAgreesWithItsModel(t *testing.T) {
+	t.Parallel() // it mostly waits
 	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
 		if err := checks.Value.Set("6"); err != nil { // they take their time
 			t.Fatal(err)

@@ -274,6 +274,7 @@ func TestMembersAreToldWhoComesAndGoes(t *testing.T) {
 }
 
 func TestReconnectWithinGraceIsNeitherLeaveNorJoin(t *testing.T) {
+	t.Parallel() // it mostly waits
 	onBothLogs(t, fast, func(t *testing.T, a, b *presenceNode) {
 		ann := a.join("ann", "lobby")
 		bob := a.join("bob", "lobby")
@@ -290,6 +291,7 @@ func TestReconnectWithinGraceIsNeitherLeaveNorJoin(t *testing.T) {
 }
 
 func TestGoodbyeEndsTheGraceElsewhere(t *testing.T) {
+	t.Parallel() // it mostly waits
 	onBothLogs(t, fast, func(t *testing.T, a, b *presenceNode) {
 		ann := a.join("ann", "lobby")
 		bob := a.join("bob", "lobby")

@@ -86,6 +86,7 @@ func TestMemberThatCannotBeToldIsNone(t *testing.T) {
 }
 
 func TestPresenceOnACluster(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cluster := redistest.StartCluster(t, 3, 0)
 	a, b := newPresenceNode(t, redisLog(t, cluster.URL()), fast), newPresenceNode(t, redisLog(t, cluster.URL()), fast)
 	rooms := make([]string, 12) // on all masters

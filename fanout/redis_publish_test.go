@@ -145,6 +145,7 @@ func wantNumbers(t *testing.T, log Log, room string, n int) {
 }
 
 func TestAServerThatIsReallyACluster(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cluster := redistest.StartCluster(t, 1, 0)
 	r := openRedis(t, RedisOptions{URL: "redis://" + cluster.Addrs()[0]})
 	for round := range uint64(2) {

@@ -25,7 +25,7 @@ import (
 const (
 	simSteps = 300
 	simSeeds = 2000             // unless SLUICE_SIM_SEEDS says otherwise
-	simTime  = 25 * time.Second // after which those that are left are for another time
+	simTime  = 30 * time.Second // beside other tests, after which those that are left are for another time
 )
 
 // simulate runs one seed and gives what was wrong, and how it came about.
@@ -66,6 +66,7 @@ func seedFrom(t *testing.T, name string) (seed uint64, given bool) {
 }
 
 func TestSimulation(t *testing.T) {
+	t.Parallel() // beside tests that mostly wait
 	if seed, given := seedFrom(t, "SLUICE_SIM_SEED"); given {
 		w := simulate(t, seed, nil)
 		t.Log("\n" + strings.Join(w.lines, "\n"))

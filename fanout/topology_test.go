@@ -29,6 +29,7 @@ func newRigAt(t *testing.T, url string, rooms, streams int) *rig {
 }
 
 func TestLogKeepsItsPromisesOnACluster(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cluster := redistest.StartCluster(t, 3, 0)
 	log := openRedis(t, RedisOptions{URL: cluster.URL()})
 	for i := range 30 {
@@ -64,6 +65,7 @@ func TestLogKeepsItsPromisesOnACluster(t *testing.T) {
 }
 
 func TestRoomsSpreadOverTheServersOfACluster(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cluster := redistest.StartCluster(t, 3, 0)
 	r := newRigAt(t, cluster.URL(), 30, 1)
 	stop := r.publish(t, 4)
@@ -82,6 +84,7 @@ func TestRoomsSpreadOverTheServersOfACluster(t *testing.T) {
 }
 
 func TestAMovedSlotLosesNothing(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cluster := redistest.StartCluster(t, 3, 0)
 	r := newRigAt(t, cluster.URL(), 12, 2)
 	stop := r.publish(t, 4)
@@ -104,6 +107,7 @@ func TestAMovedSlotLosesNothing(t *testing.T) {
 }
 
 func TestALostMasterOfAClusterIsReplaced(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cluster := redistest.StartCluster(t, 3, 1, "--appendonly", "no")
 	r := newRigAt(t, cluster.URL(), 12, 2)
 	stop := r.publish(t, 4)
@@ -128,6 +132,7 @@ func TestALostMasterOfAClusterIsReplaced(t *testing.T) {
 }
 
 func TestSentinelFailoverLosesNothingThatWasReplicated(t *testing.T) {
+	t.Parallel() // it mostly waits
 	primary := redistest.Start(t)
 	replica := redistest.Replica(t, primary)
 	sentinels := redistest.StartSentinels(t, 3, 2, primary, replica)
@@ -150,6 +155,7 @@ func TestSentinelFailoverLosesNothingThatWasReplicated(t *testing.T) {
 }
 
 func TestSlotsAreRedisOwn(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cluster := redistest.StartCluster(t, 1, 0)
 	client := cluster.Nodes[0].Client()
 	for _, key := range []string{"", "a", "123456789", "{a}b", "x{a}b{c}", "{}a", "a{", "a}{b}", "sluice:log:{chat:lobby}"} {

@@ -139,6 +139,7 @@ func TestGapStandsBeforeTheFirstEventAfterAHole(t *testing.T) {
 }
 
 func TestFiltersLeaveEventsOutAndMoveTheCursorOn(t *testing.T) {
+	t.Parallel() // it mostly waits
 	onEveryPath(t, func(t *testing.T, p path) {
 		n := newTestNode(t, p, setup{config: Config{Heartbeat: 200 * time.Millisecond}})
 		typed := n.open("/rooms/lobby/events?types=news,alarm")
@@ -189,6 +190,7 @@ func TestEphemeralEventsHaveNoID(t *testing.T) {
 }
 
 func TestHeartbeatsComeOnASilentStream(t *testing.T) {
+	t.Parallel() // it mostly waits
 	onEveryPath(t, func(t *testing.T, p path) {
 		n := newTestNode(t, p, setup{config: Config{Heartbeat: 50 * time.Millisecond}})
 		comments, events := n.open("/rooms/lobby/events"), n.open("/rooms/lobby/events?heartbeat=event")
@@ -246,6 +248,7 @@ func TestNDJSONCarriesALineAnEvent(t *testing.T) {
 }
 
 func TestStreamEndsAtItsAge(t *testing.T) {
+	t.Parallel() // it mostly waits
 	onEveryPath(t, func(t *testing.T, p path) {
 		n := newTestNode(t, p, setup{config: Config{MaxAge: 100 * time.Millisecond}})
 		s := n.open("/rooms/lobby/events")
@@ -295,6 +298,7 @@ func TestOutageIsTold(t *testing.T) {
 }
 
 func TestSlowReaderLosesNothing(t *testing.T) {
+	t.Parallel() // it mostly waits
 	onEveryPath(t, func(t *testing.T, p path) {
 		const events = 3000
 		n := newTestNode(t, p, setup{sndbuf: 8 << 10, keep: fanout.Retention{Events: events}, hub: fanout.Options{RingEvents: 64}})
@@ -311,6 +315,7 @@ func TestSlowReaderLosesNothing(t *testing.T) {
 }
 
 func TestReaderThatTakesNothingIsEndedAlone(t *testing.T) {
+	t.Parallel() // it mostly waits
 	onEveryPath(t, func(t *testing.T, p path) {
 		n := newTestNode(t, p, setup{
 			sndbuf: 8 << 10, keep: fanout.Retention{Events: 3000},

@@ -95,6 +95,7 @@ func TestS16SlowClientsAreCutOff(t *testing.T) {
 
 // S16: a reader that takes nothing is ended, and delays nobody.
 func TestS16ReaderThatTakesNothingIsEnded(t *testing.T) {
+	t.Parallel() // it mostly waits
 	n := startNode(t, memory(), Config{WriteTimeout: 500 * time.Millisecond, MaxBody: 1 << 20})
 	conn, err := net.Dial("tcp", n.addr)
 	if err != nil {

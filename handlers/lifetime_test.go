@@ -9,6 +9,7 @@ import (
 )
 
 func TestStreamEndsWithItsToken(t *testing.T) {
+	t.Parallel() // it mostly waits
 	n := startNode(t, memory(), withTokens(t))
 	until := time.Now().Add(2 * time.Second)
 	short := bearer(token(t, auth.Grant{Expires: until}))
@@ -27,6 +28,7 @@ func TestStreamEndsWithItsToken(t *testing.T) {
 }
 
 func TestFreshTokenRenewsAStreamFromAnyNode(t *testing.T) {
+	t.Parallel() // it mostly waits
 	eachLog(t, func(t *testing.T, nodes int, open func() fanout.Log) {
 		cfg := withTokens(t)
 		cfg.PublicSubscribe, _ = auth.ParsePatterns([]string{"wall"})
@@ -73,6 +75,7 @@ func TestFreshTokenRenewsAStreamFromAnyNode(t *testing.T) {
 }
 
 func TestRevokedSubjectIsOutOnAllNodes(t *testing.T) {
+	t.Parallel() // it mostly waits
 	eachLog(t, func(t *testing.T, nodes int, open func() fanout.Log) {
 		a, b := startNodes(t, nodes, open, withTokens(t))
 		admin := bearer(token(t, auth.Grant{Subject: "adm", Admin: true}))

@@ -180,6 +180,7 @@ func TestEphemeralNamespaceKeepsNothing(t *testing.T) {
 // With tokens a member is the token's subject, whatever the client says, on
 // any node; and whoever is revoked leaves at once.
 func TestMembersOfAGatewayWithTokensAreSubjects(t *testing.T) {
+	t.Parallel() // it mostly waits
 	eachLog(t, func(t *testing.T, nodes int, open func() fanout.Log) {
 		on := true
 		cfg := withTokens(t)

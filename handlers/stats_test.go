@@ -108,6 +108,7 @@ func TestNobodyPublishesReports(t *testing.T) {
 }
 
 func TestATicketOpensTheReports(t *testing.T) {
+	t.Parallel() // it mostly waits
 	n := startNode(t, memory(), withTokens(t))
 	for _, body := range []string{`{"rooms":["@stats"]}`, `{}`} {
 		sold := n.ask("POST", "/tickets", body, bearer(token(t, auth.Grant{Subject: "adm", Admin: true, Subscribe: []string{"none"}})))
@@ -125,6 +126,7 @@ func TestATicketOpensTheReports(t *testing.T) {
 }
 
 func TestAReportTellsWhatTheNodeDoes(t *testing.T) {
+	t.Parallel() // it mostly waits
 	n := startNode(t, memory(), Config{Node: "one", Version: "v1", Limits: Limits{PublishRate: 0.1, PublishBurst: 12}})
 	n.stream("/rooms/lobby/events?presence=ann").opened()
 	n.stream("/rooms/lobby/events?presence=bob").opened()
@@ -163,6 +165,7 @@ func TestAReportTellsWhatTheNodeDoes(t *testing.T) {
 }
 
 func TestReportsHaveRatesAndLatenciesOfTheirSecond(t *testing.T) {
+	t.Parallel() // it mostly waits
 	n := startNode(t, memory(), Config{})
 	n.stream("/rooms/lobby/events").opened()
 	s := n.stream(statsPath)
@@ -184,6 +187,7 @@ func TestReportsHaveRatesAndLatenciesOfTheirSecond(t *testing.T) {
 }
 
 func TestAllNodesReportToAViewerOnAnyOfThem(t *testing.T) {
+	t.Parallel() // it mostly waits
 	server := redistest.Start(t)
 	a := startNode(t, openRedis(t, server.URL()), Config{Node: "a"})
 	b := startNode(t, openRedis(t, server.URL()), Config{Node: "b"})

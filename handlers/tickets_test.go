@@ -280,6 +280,7 @@ func TestTicketsHaveTheirTimes(t *testing.T) {
 }
 
 func TestTicketLivesAsLongAsTheRenewedToken(t *testing.T) {
+	t.Parallel() // it mostly waits
 	n := startNode(t, memory(), withTokens(t))
 	got := n.ask("POST", "/tickets", "", bearer(token(t, auth.Grant{Expires: time.Now().Add(4 * time.Second)})))
 	path := "/rooms/a1/events?ticket=" + got.member(t, "ticket")

@@ -27,6 +27,7 @@ func (s *site) texts(room string) []string {
 }
 
 func TestPeopleSeeEachOther(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s, browser := startSite(t, 1000), chromium.Profile(t)
 	ann := browser.OpenChat(t, "Ann", s.url, "lobby")
 	ann.AwaitPeople("Ann")
@@ -59,6 +60,7 @@ func TestPeopleSeeEachOther(t *testing.T) {
 }
 
 func TestWhatWasWrittenWhileTheGatewayWasAwayGoesOutOnceAndInOrder(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s, browser := startSite(t, 1000), chromium.Profile(t)
 	ann := browser.OpenChat(t, "Ann", s.url, "lobby", s.url)
 	bob := browser.OpenChat(t, "Bob", s.url, "lobby", s.url)
@@ -87,6 +89,7 @@ func TestWhatWasWrittenWhileTheGatewayWasAwayGoesOutOnceAndInOrder(t *testing.T)
 }
 
 func TestWhatIsWrittenOfflineWaitsForTheNetwork(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s, browser := startSite(t, 1000), chromium.Profile(t)
 	ann := browser.OpenChat(t, "Ann", s.url, "lobby", s.url)
 	ann.AwaitState("live")
@@ -103,6 +106,7 @@ func TestWhatIsWrittenOfflineWaitsForTheNetwork(t *testing.T) {
 }
 
 func TestAProxyThatHoldsStreamsBackIsGoneAround(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s, browser := startSite(t, 1000), chromium.Profile(t)
 	s.hold.Store("") // every response, until its end
 	s.hasty = true
@@ -110,6 +114,7 @@ func TestAProxyThatHoldsStreamsBackIsGoneAround(t *testing.T) {
 	ann.Await(`document.querySelector('[data-testid="state"]').dataset.way === 'poll'`)
 	ann.AwaitState("live")
 	ann.Say("by long poll")
+	ann.AwaitMessages("by long poll")
 	said := append([]string{"by long poll"}, numbers(1, 3)...)
 	s.publish("lobby", numbers(1, 3)...)
 	ann.AwaitMessages(said...)
@@ -130,6 +135,7 @@ func TestAProxyThatHoldsStreamsBackIsGoneAround(t *testing.T) {
 }
 
 func TestEightTabsOfTheChatShareOneStream(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s, browser := startSite(t, 1000), chromium.Profile(t)
 	tabs := make([]*browsertest.Chat, 8) // over HTTP/1.1 a browser opens six connections
 	for i := range tabs {
@@ -159,11 +165,13 @@ func top(c *browsertest.Chat, text string) int {
 }
 
 func TestAReloadOfTheChatKeepsThePlace(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s, browser := startSite(t, 1000), chromium.Profile(t)
 	s.publish("lobby", numbers(1, 180)...)
 	ann := browser.OpenChat(t, "Ann", s.url, "lobby")
 	ann.AwaitState("live")
 	ann.AwaitMessages(numbers(131, 180)...)
+	ann.Await(`(({ scrollTop, scrollHeight, clientHeight }) => scrollTop > 0 && scrollHeight - scrollTop - clientHeight < 80)(document.getElementById('scroll'))`)
 
 	scroll := func(to string) {
 		browsertest.Evaluate[bool](ann.Tab, "(document.getElementById('scroll').scrollTop = "+to+", true)")
@@ -195,6 +203,7 @@ func TestAReloadOfTheChatKeepsThePlace(t *testing.T) {
 }
 
 func TestAGapIsALineThatSaysHowManyAndWhy(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s, browser := startSite(t, 5), chromium.Profile(t)
 	ann := browser.OpenChat(t, "Ann", s.url, "lobby", s.url)
 	ann.AwaitState("live")
@@ -212,6 +221,7 @@ func TestAGapIsALineThatSaysHowManyAndWhy(t *testing.T) {
 }
 
 func TestWhatComesWhileNobodyLooksIsMarked(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s, browser := startSite(t, 1000), chromium.Profile(t)
 	ann := browser.OpenChat(t, "Ann", s.url, "lobby")
 	ann.AwaitState("live")
@@ -240,6 +250,7 @@ func TestWhatComesWhileNobodyLooksIsMarked(t *testing.T) {
 }
 
 func TestWhoIsRenamedGoesOnAsSomebodyElse(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s, browser := startSite(t, 1000), chromium.Profile(t)
 	ann := browser.OpenChat(t, "Ann", s.url, "lobby")
 	bob := browser.OpenChat(t, "Bob", s.url, "lobby")
@@ -258,6 +269,7 @@ func TestWhoIsRenamedGoesOnAsSomebodyElse(t *testing.T) {
 
 // TestTheChatIsForEverybody: with people, messages of all kinds, a gap, a failure, and the drawer open.
 func TestTheChatIsForEverybody(t *testing.T) {
+	t.Parallel() // it mostly waits
 	axe := browsertest.LoadAxe(t)
 	s, browser := startSite(t, 5), chromium.Profile(t)
 	empty := browser.OpenChat(t, "Cid", s.url, "quiet")

@@ -77,6 +77,7 @@ func numbers(from, to int) []string {
 }
 
 func TestTheClientShowsEachEventOnceAndInOrder(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := startSite(t, 1000)
 	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby,news")
 	b.awaitWay("sse")
@@ -99,6 +100,7 @@ func TestTheClientShowsEachEventOnceAndInOrder(t *testing.T) {
 }
 
 func TestTheClientTellsOfAGapBeforeWhatFollows(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := startSite(t, 5)
 	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby")
 	b.awaitState("live")
@@ -115,6 +117,7 @@ func TestTheClientTellsOfAGapBeforeWhatFollows(t *testing.T) {
 }
 
 func TestTheClientGoesAroundWhatHoldsStreamsBack(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for _, test := range []struct{ held, way string }{
 		{"", "poll"}, // everything
 		{"text/", "ndjson"},
@@ -141,6 +144,7 @@ func TestTheClientGoesAroundWhatHoldsStreamsBack(t *testing.T) {
 }
 
 func TestASilentStreamIsTakenForDead(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := startSite(t, 1000)
 	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby")
 	b.awaitWay("sse")
@@ -154,6 +158,7 @@ func TestASilentStreamIsTakenForDead(t *testing.T) {
 }
 
 func TestWhoIsHereIsTold(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := startSite(t, 1000)
 	ann := openTab(t, chromium.Profile(t), s, "/module?room=lobby&presence=ann")
 	ann.awaitState("live")
@@ -173,6 +178,7 @@ func TestWhoIsHereIsTold(t *testing.T) {
 }
 
 func TestTabsShareOneStream(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := startSite(t, 1000)
 	browser := chromium.Profile(t)
 	tabs := make([]*reader, 8) // over HTTP/1.1 a browser opens six connections
@@ -209,6 +215,7 @@ func TestTabsShareOneStream(t *testing.T) {
 }
 
 func TestTabsOfSeveralRoomsShareOneStream(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := startSite(t, 1000)
 	browser := chromium.Profile(t)
 	first := openTab(t, browser, s, "/module?room=lobby")
@@ -230,6 +237,7 @@ func TestTabsOfSeveralRoomsShareOneStream(t *testing.T) {
 }
 
 func TestAReloadKeepsThePlace(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := startSite(t, 1000)
 	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby")
 	b.awaitState("live")
@@ -268,6 +276,7 @@ func (s *site) kept(room string) []string {
 }
 
 func TestTheClientBeginsSoManyEventsBack(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := startSite(t, 1000)
 	s.publish("lobby", numbers(1, 9)...)
 	s.publish("news", numbers(1, 3)...)
@@ -284,6 +293,7 @@ func TestTheClientBeginsSoManyEventsBack(t *testing.T) {
 }
 
 func TestWhatWaitsIsKnownAfterAReload(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := startSite(t, 1000)
 	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby")
 	b.awaitState("live")
@@ -305,6 +315,7 @@ func TestWhatWaitsIsKnownAfterAReload(t *testing.T) {
 }
 
 func TestAPublicationArrivesOnceWhateverHappens(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := startSite(t, 1000)
 	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby")
 	b.awaitState("live")
@@ -334,6 +345,7 @@ func TestAPublicationArrivesOnceWhateverHappens(t *testing.T) {
 }
 
 func TestWhatIsRefusedIsTold(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := startSite(t, 1000)
 	b := openTab(t, chromium.Profile(t), s, "/module?room=no/room")
 	b.awaitState("denied")
@@ -348,6 +360,7 @@ func TestWhatIsRefusedIsTold(t *testing.T) {
 }
 
 func TestATokenTravelsWithEachRequest(t *testing.T) {
+	t.Parallel() // it mostly waits
 	const secret = "a secret of thirty-two bytes, or more"
 	verifier, err := auth.New(auth.Config{Keys: auth.Keys{Secrets: [][]byte{[]byte(secret)}}})
 	if err != nil {
@@ -377,6 +390,7 @@ func TestATokenTravelsWithEachRequest(t *testing.T) {
 }
 
 func TestTheClassicScriptWorks(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := startSite(t, 1000)
 	b := openTab(t, chromium.Profile(t), s, "/classic")
 	b.awaitState("live")

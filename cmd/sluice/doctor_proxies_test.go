@@ -13,12 +13,20 @@ import (
 // These tests put the real gateway behind real proxies, with the settings that
 // people have, and check that the doctor tells what they do.
 
+// doctors bounds how many of them are at work: too many would hold each other
+// up, and call each other's ways slow.
+var doctors = make(chan struct{}, 8)
+
 // atOnce runs tests at the same time, however few processors there are: they
 // wait for the network, not for the machine.
 func atOnce(t *testing.T, tests map[string]func(*testing.T)) {
 	var running sync.WaitGroup
 	for name, test := range tests {
-		running.Go(func() { t.Run(name, test) })
+		running.Go(func() {
+			doctors <- struct{}{}
+			defer func() { <-doctors }()
+			t.Run(name, test)
+		})
 	}
 	running.Wait()
 }

@@ -63,10 +63,11 @@ func start(t *testing.T, stdin io.Reader, env map[string]string, args ...string)
 // wait waits for the end and checks the exit code.
 func (p *program) wait(t *testing.T, code int) {
 	t.Helper()
+	const limit = time.Minute // a doctor may need a third of it
 	select {
 	case <-p.ended:
-	case <-time.After(20 * time.Second):
-		t.Fatalf("still running after 20 s; stdout:\n%s\nstderr:\n%s", p.out, p.err)
+	case <-time.After(limit):
+		t.Fatalf("still running after %v; stdout:\n%s\nstderr:\n%s", limit, p.out, p.err)
 	}
 	if p.code != code {
 		t.Fatalf("exit code %d, want %d; stdout:\n%s\nstderr:\n%s", p.code, code, p.out, p.err)

@@ -1,9 +1,10 @@
 // Package browsertest drives a real Chromium for tests of the pages.
 //
-//	Start ─ a headless browser with a profile of its own; Chromium, for many tests
-//	Open  ─ a tab in it, which listens for what goes wrong unseen   tab.go
-//	        the chat on it, in the words of its readers             chat.go
-//	        whether everybody can use it, by axe-core               axe.go
+//	Chromium ─ a headless browser for many tests
+//	Profile  ─ what one of them has of it, its own storage
+//	Open     ─ a tab in it, which listens for what goes wrong unseen   tab.go
+//	           the chat on it, in the words of its readers             chat.go
+//	           whether everybody can use it, by axe-core               axe.go
 //
 // Waiting is for the page itself: an expression is looked at after each change,
 // so that nothing here sleeps. Whoever opens a tab verifies it in the end: the
@@ -34,18 +35,6 @@ type Chromium struct {
 
 // Browser is a profile in a Chromium: what others have stored is not seen here.
 type Browser struct{ ctx context.Context }
-
-// Start runs a Chromium for one test.
-func Start(t *testing.T) *Browser {
-	t.Helper()
-	c := &Chromium{}
-	t.Cleanup(func() {
-		if err := c.Stop(); err != nil {
-			t.Errorf("closing Chromium: %v", err)
-		}
-	})
-	return c.Profile(t)
-}
 
 // Profile gives a test a fresh profile. It ends with the test.
 func (c *Chromium) Profile(t *testing.T) *Browser {

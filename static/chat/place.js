@@ -79,7 +79,10 @@ export class Place {
   }
 
   #settle() {
-    if (this.pinned) this.scroller.scrollTop = this.scroller.scrollHeight;
+    if (this.pinned) {
+      this.scroller.scrollTop = this.scroller.scrollHeight;
+      this.top = this.scroller.scrollTop; // so that a reader who scrolls up before the event is noticed
+    }
     if (this.pinned && !document.hidden) this.seen();
     this.#jump();
   }

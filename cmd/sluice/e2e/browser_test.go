@@ -4,7 +4,6 @@ import (
 	"testing"
 
 	"sluice/fanout/redistest"
-	"sluice/static/browsertest"
 )
 
 // TestTwoPeopleChatAcrossANodesDeath: what a person sees of it is a word in the
@@ -13,12 +12,6 @@ func TestTwoPeopleChatAcrossANodesDeath(t *testing.T) {
 	t.Parallel() // it mostly waits
 	redis := redistest.Start(t)
 	first, second := startNode(t, redis.URL()), startNode(t, redis.URL())
-	var chromium browsertest.Chromium
-	t.Cleanup(func() {
-		if err := chromium.Stop(); err != nil {
-			t.Errorf("closing Chromium: %v", err)
-		}
-	})
 	ann := chromium.Profile(t).OpenChat(t, "Ann", first.url, "lobby", first.url)
 	ann.AwaitPeople("Ann")
 	bob := chromium.Profile(t).OpenChat(t, "Bob", second.url, "lobby")

@@ -78,6 +78,7 @@ func clientTrusting(t *testing.T, path string) *http.Client {
 }
 
 func TestBehindCaddyNothingIsLost(t *testing.T) {
+	t.Parallel() // half of its time it waits
 	redis := redistest.Start(t)
 	a, b := startNode(t, redis.URL()), startNode(t, redis.URL())
 	caddy := startCaddy(t, a, b)

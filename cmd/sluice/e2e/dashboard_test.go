@@ -58,7 +58,7 @@ func TestTheDashboardShowsAllNodesAndWhatBecomesOfThem(t *testing.T) {
 		hold(t, n.url+"/rooms/lobby/events?presence="+n.addr)
 		hold(t, n.url+"/rooms/quiet/events")
 	}
-	tab := browsertest.Start(t).Open(t, "dashboard", a.url+"/dashboard")
+	tab := chromium.Profile(t).Open(t, "dashboard", a.url+"/dashboard")
 	tab.Await(`document.querySelector('[data-testid="state"]').dataset.state === 'live'`)
 	for _, name := range []string{"alpha", "beta", "gamma"} {
 		awaitNode(tab, name, "serving")
@@ -110,7 +110,7 @@ func TestTheDashboardInspectsARoom(t *testing.T) {
 	for i := range 60 {
 		say(fmt.Sprintf("line %d", i))
 	}
-	tab := browsertest.Start(t).Open(t, "dashboard", a.url+"/dashboard")
+	tab := chromium.Profile(t).Open(t, "dashboard", a.url+"/dashboard")
 	tab.Await(`document.querySelector('[data-testid="room"][data-room="lobby"]')`)
 	tab.Click("room", `[data-room="lobby"] button`)
 	tab.Await(`document.querySelector('[data-testid="room-state"]').dataset.state === 'live'`)
@@ -148,7 +148,7 @@ func TestTheDashboardAsksForATokenAndKeepsItInItsTab(t *testing.T) {
 		}
 		return strings.TrimSpace(string(out))
 	}
-	tab := browsertest.Start(t).Open(t, "dashboard", n.url+"/dashboard", n.url) // whose refusals the browser reports
+	tab := chromium.Profile(t).Open(t, "dashboard", n.url+"/dashboard", n.url) // whose refusals the browser reports
 	const open = `!document.querySelector('[data-testid="gate"]').hidden && document.querySelector('[data-testid="board"]').hidden`
 	tab.Await(open)
 	why := func(words string) string {

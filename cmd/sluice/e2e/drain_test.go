@@ -12,6 +12,7 @@ import (
 // away, others are told to come back, requests are answered, and balancers are
 // told not to send more. Whoever cannot wait sends another signal.
 func TestADrainingNodeAnswersAndASecondSignalEndsIt(t *testing.T) {
+	t.Parallel() // it mostly waits
 	const drain = 2 * time.Minute
 	n := startNode(t, "", "--drain="+drain.String())
 	client := newClient()

@@ -113,7 +113,7 @@ func TestExampleCountsVisitsLive(t *testing.T) {
 	t.Cleanup(site.Close)
 	gateway = startNode(t, "", "--cors-origin", site.URL).url
 
-	browser := browsertest.Start(t)
+	browser := chromium.Profile(t)
 	first := browser.Open(t, "first", site.URL+"/", site.URL+"/favicon.ico")
 	total := func(b *browsertest.Tab, n int) {
 		t.Helper()

@@ -181,6 +181,7 @@ func activated(listener *os.File, args ...string) *exec.Cmd {
 
 // TestTheListenerOfSystemdIsTaken, as systemd itself passes it.
 func TestTheListenerOfSystemdIsTaken(t *testing.T) {
+	t.Parallel() // it mostly waits
 	path, err := exec.LookPath("systemd-socket-activate")
 	if err != nil {
 		if os.Getenv("CI") != "" {

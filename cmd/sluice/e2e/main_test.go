@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -8,10 +9,15 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"sluice/static/browsertest"
 )
 
 // program is sluice, built for these tests, with the race detector in it.
 var program string
+
+// chromium is the browser of all tests here that need one.
+var chromium browsertest.Chromium
 
 // top is where the project's files are, seen from here.
 const top = "../../.."
@@ -32,10 +38,11 @@ func build(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
+	err = chromium.Stop()
 	if code != 0 {
 		return code
 	}
-	if err := goleak.Find(); err != nil {
+	if err := errors.Join(err, goleak.Find()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

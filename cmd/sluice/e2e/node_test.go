@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -107,7 +108,8 @@ func statusOf(ctx context.Context, client *http.Client, url string) (int, error)
 
 // freeAddr is a loopback address that nobody listens on. It lies below the
 // ports that the kernel gives to outgoing connections: otherwise one of those
-// could have the port of a killed node before the node is back.
+// could have the port of a killed node before the node is back. Nor is any given
+// twice, to tests that run beside each other.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	for range 100 {
@@ -119,11 +121,17 @@ func freeAddr(t *testing.T) string {
 		if err := ln.Close(); err != nil {
 			t.Fatal(err)
 		}
+		if _, given := givenAddrs.LoadOrStore(addr, true); given {
+			continue
+		}
 		return addr
 	}
 	t.Fatal("no free port on loopback")
 	return ""
 }
+
+// givenAddrs are those that freeAddr gave.
+var givenAddrs sync.Map
 
 func urlsOf(nodes ...*node) []string {
 	urls := make([]string, len(nodes))

@@ -11,6 +11,7 @@ import (
 )
 
 func TestTwoNodesLoseNothing(t *testing.T) {
+	t.Parallel() // half of its time it waits
 	redis := redistest.Start(t)
 	a, b := startNode(t, redis.URL()), startNode(t, redis.URL())
 	const events = 20_000
@@ -41,6 +42,7 @@ func TestTwoNodesLoseNothing(t *testing.T) {
 // TestADeployLosesNothing: one node after the other is told to end, and comes
 // back, while everybody goes on.
 func TestADeployLosesNothing(t *testing.T) {
+	t.Parallel() // half of its time it waits
 	redis := redistest.Start(t)
 	nodes := []*node{startNode(t, redis.URL(), "--drain=2s"), startNode(t, redis.URL(), "--drain=2s")}
 	const events, streams = 6_000, 60
@@ -61,6 +63,7 @@ func TestADeployLosesNothing(t *testing.T) {
 }
 
 func TestRedisMayDieAndComeBack(t *testing.T) {
+	t.Parallel() // half of its time it waits
 	redis := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "everysec", "--dir", quickDir(t))
 	a, b := startNode(t, redis.URL()), startNode(t, redis.URL())
 	const events, streams = 6_000, 60

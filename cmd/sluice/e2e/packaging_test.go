@@ -99,6 +99,7 @@ const (
 )
 
 func TestSystemdTakesTheUnit(t *testing.T) {
+	t.Parallel() // it mostly waits
 	text := read(t, unit)
 	found := regexp.MustCompile(`(?m)^TimeoutStopSec=(\w+)$`).FindStringSubmatch(text)
 	if found == nil || duration(t, found[1]) <= defaultDrain(t) {
@@ -235,6 +236,7 @@ func staticProgram(t *testing.T, path string) {
 }
 
 func TestTheProgramRunsFromAnEmptyRoot(t *testing.T) {
+	t.Parallel() // half of its time it waits
 	root := t.TempDir()
 	if err := os.Chmod(root, 0o755); err != nil {
 		t.Fatal(err)
@@ -298,6 +300,7 @@ func needsNothing(t *testing.T, path string) {
 }
 
 func TestReleasesPackWhatThereIs(t *testing.T) {
+	t.Parallel() // half of its time it waits
 	var r struct {
 		Version int
 		Before  struct{ Hooks []string }

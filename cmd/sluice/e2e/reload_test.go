@@ -95,6 +95,7 @@ func listen(t *testing.T, client *http.Client, url string) (eventStream, block) 
 // SIGHUP, for what comes after it; streams go on, and a file that cannot be
 // used changes nothing.
 func TestANodeThatIsReloadedKeepsItsStreams(t *testing.T) {
+	t.Parallel() // it mostly waits
 	const before = `
 max-body: 1KiB
 max-streams-per-ip: 10
@@ -178,6 +179,7 @@ namespaces: {live: {ephemeral: true}, short: {history-events: 2}}
 
 // TestAnotherCertificateIsServedWithoutARestart: streams over the old one go on.
 func TestAnotherCertificateIsServedWithoutARestart(t *testing.T) {
+	t.Parallel() // it mostly waits
 	dir := t.TempDir()
 	certificate, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	first, second := selfSigned(t, "first"), selfSigned(t, "second")

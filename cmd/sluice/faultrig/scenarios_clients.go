@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -164,15 +165,26 @@ func tooMany(r *rig) {
 	r.note("%d times told to come back later", r.byesOf("overload"))
 }
 
-// awayForLong keeps half of the clients away while much is published.
+// awayForLong keeps half of the clients away while each room gets three times as
+// many events as it keeps.
 func awayForLong(r *rig) {
+	const missed = 300
 	r.last(time.Second)
 	away := r.checkers[:len(r.checkers)/2]
 	for _, c := range away {
 		c.leave()
 	}
 	r.injected.Add(int64(len(away)))
-	r.last(max(r.scaled(6*time.Second), 4*time.Second))
+	left := map[string]uint64{}
+	for _, room := range r.rooms {
+		left[room] = r.lastAcked(room).seq
+	}
+	r.last(r.scaled(6 * time.Second))
+	if !r.await(time.Minute, func() bool {
+		return !slices.ContainsFunc(r.rooms, func(room string) bool { return r.lastAcked(room).seq < left[room]+missed })
+	}) {
+		r.verdict.wrong(other, "within a minute some room got fewer than %d events", missed)
+	}
 	for _, c := range away {
 		r.send(c)
 	}

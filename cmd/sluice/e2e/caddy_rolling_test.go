@@ -14,6 +14,7 @@ import (
 // doubled, no POST fails, and those who are sent away do not all come back at
 // once: never nine tenths of a node's streams within half a second.
 func TestRollingRestartsBehindCaddyLoseNothing(t *testing.T) {
+	t.Parallel() // it mostly waits
 	redis := redistest.Start(t)
 	const drain = 2 * time.Second
 	var nodes []*node
