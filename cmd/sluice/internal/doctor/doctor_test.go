@@ -315,11 +315,11 @@ func TestForwardProxyIsUsed(t *testing.T) {
 	want(t, r, "reach", OK, proxy.URL, "squid")
 
 	secure := serve(t, &gateway{heartbeat: beat}, func(s *httptest.Server) { s.EnableHTTP2 = true; s.TLS = &tls.Config{} })
-	before := f.carried
+	before := f.carried.Load()
 	r = examine(t, secure.URL, through)
 	wantGood(t, r)
 	want(t, r, "opening", OK, "HTTP/2:")
-	if f.carried == before {
+	if f.carried.Load() == before {
 		t.Error("nothing went through the proxy")
 	}
 }
