@@ -229,10 +229,36 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 
 func TestAWrongMethodIsToldTheRightOnes(t *testing.T) {
 	g := newTestGateway(t, Config{})
-	for path, want := range map[string]string{"/rooms/lobby/events": "GET, POST, DELETE", "/events": "GET, POST", "/tickets": "POST"} {
+	for path, want := range map[string]string{"/rooms/lobby/events": "GET, HEAD, POST, DELETE", "/events": "GET, HEAD, POST", "/tickets": "POST"} {
 		if allow := g.do("PUT", path, "").Header.Values("Allow"); len(allow) != 1 || allow[0] != want {
 			t.Errorf("%s allows %q, want one line %q", path, allow, want)
 		}
+	}
+}
+
+func TestHeadIsAnsweredAsGetWithoutABody(t *testing.T) {
+	g := newTestGateway(t, Config{})
+	g.do("POST", "/rooms/lobby/events", "hello")
+	for _, path := range []string{"/healthz", "/readyz", "/rooms", "/rooms/lobby", "/rooms/lobby/members", "/rooms/lobby/events?limit=1", "/events?room=lobby&room=news"} {
+		get := http.Header{"Content-Type": {"text/event-stream; charset=utf-8"}, "Cache-Control": {"no-store, no-transform"}}
+		if !strings.Contains(path, "news") { // a stream has no end
+			get = g.do("GET", path, "").Header
+		}
+		a := g.do("HEAD", path, "")
+		if a.StatusCode != 200 || a.body != "" {
+			t.Errorf("HEAD %s: %s and a body of %d bytes, want 200 and none", path, a.Status, len(a.body))
+		}
+		for _, name := range []string{"Content-Type", "Cache-Control"} {
+			if a.Header.Get(name) != get.Get(name) {
+				t.Errorf("HEAD %s: %s is %q, want %q", path, name, a.Header.Get(name), get.Get(name))
+			}
+		}
+	}
+	if streams := g.do("GET", "/rooms/lobby", "").json(t)["streams"]; streams != 0.0 {
+		t.Errorf("HEAD has opened %v streams", streams)
+	}
+	if a := g.do("HEAD", "/rooms/-/events", ""); a.StatusCode != 400 {
+		t.Errorf("HEAD of what is no room: %s, want 400", a.Status)
 	}
 }
 

@@ -16,13 +16,13 @@ func (g *Gateway) Handler() http.Handler {
 	r.NotFound(g.answering(func(http.ResponseWriter, *http.Request) error { return errNotFound }))
 	r.MethodNotAllowed(g.answering(wrongMethod))
 
-	r.Get("/rooms/{room}/events", g.answering(g.getEvents))
+	getAndHead(r, "/rooms/{room}/events", g.answering(g.getEvents))
 	r.Post("/rooms/{room}/events", g.answering(g.traced(g.postEvents)))
 	r.Delete("/rooms/{room}/events", g.answering(g.purge))
-	r.Get("/rooms/{room}", g.answering(g.getRoom))
-	r.Get("/rooms/{room}/members", g.answering(g.getMembers))
-	r.Get("/rooms", g.answering(g.listRooms))
-	r.Get("/events", g.answering(g.getEvents))
+	getAndHead(r, "/rooms/{room}", g.answering(g.getRoom))
+	getAndHead(r, "/rooms/{room}/members", g.answering(g.getMembers))
+	getAndHead(r, "/rooms", g.answering(g.listRooms))
+	getAndHead(r, "/events", g.answering(g.getEvents))
 	r.Post("/events", g.answering(g.traced(g.postEvents)))
 	r.Delete("/streams/{stream}", g.answering(g.endStream))
 	r.Post("/streams/{stream}", g.answering(g.endStream)) // for navigator.sendBeacon, which knows no other method
@@ -30,13 +30,18 @@ func (g *Gateway) Handler() http.Handler {
 	r.Post("/tickets", g.answering(g.sellTicket))
 	r.Post("/revocations", g.answering(g.revoke))
 
-	r.Get("/healthz", g.healthy)
-	r.Get("/readyz", g.answering(g.ready))
+	getAndHead(r, "/healthz", g.healthy)
+	getAndHead(r, "/readyz", g.answering(g.ready))
 	for _, path := range g.cfg().PagePaths {
-		r.Method(http.MethodGet, path, g.cfg().Pages)
-		r.Method(http.MethodHead, path, g.cfg().Pages)
+		getAndHead(r, path, g.cfg().Pages.ServeHTTP)
 	}
 	return r
+}
+
+// getAndHead routes GET, and HEAD with it, by which monitors and `curl -I` ask.
+func getAndHead(r chi.Router, path string, h http.HandlerFunc) {
+	r.Get(path, h)
+	r.Head(path, h)
 }
 
 // traced has a publication make a span, where they do.

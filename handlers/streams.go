@@ -26,7 +26,21 @@ func (g *Gateway) getEvents(w http.ResponseWriter, r *http.Request) error {
 		}
 		return g.history(w, r, query, v, rooms)
 	}
+	if r.Method == http.MethodHead {
+		return g.headOfStream(w, r, rooms, form)
+	}
 	return g.stream(w, r, query, rooms, form)
+}
+
+// headOfStream tells what the head of a stream would be, and opens none. A
+// ticket is not looked at: it would be spent.
+func (g *Gateway) headOfStream(w http.ResponseWriter, r *http.Request, rooms []string, form form) error {
+	if _, err := g.admit(r, maySubscribe, rooms...); err != nil {
+		return err
+	}
+	g.streamHeaders(w, form)
+	w.WriteHeader(http.StatusOK)
+	return nil
 }
 
 // stream answers with events for as long as the client stays.

@@ -143,6 +143,29 @@ func TestTheClientGoesAroundWhatHoldsStreamsBack(t *testing.T) {
 	}
 }
 
+func TestHistoryThatIsTooMuchForTheWayComesInSmallerPages(t *testing.T) {
+	s := startSite(t, 1000)
+	s.publish("lobby", numbers(1, 300)...)
+	s.narrow.Store(25_000) // some 240 events
+	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby&after=earliest")
+	b.awaitLog(numbers(1, 300)...)
+	b.Visit(s.url + "/module?room=lobby&last=250")
+	b.awaitLog(numbers(51, 300)...)
+	b.awaitState("live")
+	b.Verify()
+}
+
+func TestStreamsThatAreCutShortAreFollowedAsLongAsTheyLeadOn(t *testing.T) {
+	s := startSite(t, 1000)
+	b := openTab(t, chromium.Profile(t), s, "/module?room=lobby")
+	b.awaitState("live")
+	s.narrow.Store(6_000) // the opening, and some 20 events
+	s.silence()           // so that the stream of before is not used
+	s.publish("lobby", numbers(1, 300)...)
+	b.awaitLog(numbers(1, 300)...)
+	b.Verify()
+}
+
 func TestASilentStreamIsTakenForDead(t *testing.T) {
 	t.Parallel() // it mostly waits
 	s := startSite(t, 1000)

@@ -45,6 +45,7 @@ type site struct {
 	hold   atomic.Value // prefix of the types of responses that are held back whole: a string
 	deaf   atomic.Bool  // answers to publications are lost
 	cut    atomic.Bool  // nobody reaches the gateway
+	narrow atomic.Int64 // responses are cut after so many bytes, if not 0
 	silent atomic.Int64 // responses before this number get no further, though they stay open
 	number atomic.Int64 // of the next response
 	client http.Client  // goes around the front
@@ -190,8 +191,25 @@ func (s *site) spoil(r *http.Response) error {
 		_ = r.Body.Close()
 		r.Body = io.NopCloser(strings.NewReader(string(body)))
 	}
+	if n := s.narrow.Load(); n > 0 {
+		r.Body = &cutShort{ReadCloser: r.Body, left: n}
+	}
 	r.Body = &silencer{ReadCloser: r.Body, site: s, number: s.number.Add(1), gone: r.Request.Context().Done()}
 	return nil
+}
+
+// cutShort is a body that ends after so many bytes.
+type cutShort struct {
+	io.ReadCloser
+	left int64
+}
+
+func (b *cutShort) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return n + int(b.left), io.EOF
+	}
+	return n, err
 }
 
 // silence leaves all open responses hanging.

@@ -73,7 +73,7 @@ export interface SubscribeOptions<T = unknown> extends Access {
   presence?: string;
   /** Where to begin: a cursor, `earliest` or `latest`. If left out, where this tab was before a reload, else `latest`. */
   after?: string;
-  /** Begin so many events back, at most 499; where a reload would go on does not count then. */
+  /** Begin so many events back in each room, at most 499; where a reload would go on does not count then. */
   last?: number;
   /** Only events of these types. */
   types?: string[];

@@ -74,7 +74,9 @@ async function ask(o, path, query, init = {}) {
 const hopeless = ({ status }, o, tries) => status === 204 || (status >= 400 && status < 500 && ![408, 429].includes(status)
   && (status !== 401 || tries || !o.token?.call));
 const json = async (o, path, query, init) => (await ask(o, path, query, { signal: AbortSignal.timeout(15_000), ...init })).json();
-const page = (o, rooms, query, signal = AbortSignal.timeout(15_000)) => json(o, eventsOf(rooms), { limit: PAGE, ...query }, { signal });
+const page = (o, rooms, query, signal = AbortSignal.timeout(15_000)) => json(o, eventsOf(rooms), query, { signal });
+// sizeOf asks for less after each failure: a page may be more than what is on the way lets pass in time.
+const sizeOf = (tries) => Math.ceil(PAGE / 4 ** tries);
 
 // ---- positions ----------------------------------------------------------------------------
 
@@ -214,6 +216,7 @@ class Source {
     const before = this.at[room];
     if (!id || (id === before && !more?.gap)) return;
     this.at[room] = id;
+    this.tries = 0; // however soon the stream is cut: this way leads on
     this.tell({ room, id, before, ...more });
   }
 
@@ -221,7 +224,7 @@ class Source {
     for (let first = true; first || Date.now() < this.detour; first = false) {
       this.alarm.set(40_000, () => abort.abort(AGAIN));
       const got = await page(this.o, this.rooms, {
-        after: cursorOf(this.at), presence: this.o.presence, wait: !first && Math.ceil(Math.min(20_000, this.detour - Date.now()) / 1000),
+        after: cursorOf(this.at), limit: sizeOf(this.tries), presence: this.o.presence, wait: !first && Math.ceil(Math.min(20_000, this.detour - Date.now()) / 1000),
       }, abort.signal);
       if (abort.signal.aborted) return;
       this.tries = 0;
@@ -397,12 +400,14 @@ class Reader {
     this.queue = items;
     for (let tries = 0, more = true; more && !this.closed;) {
       const after = this.ready ? cursorOf(this.at) : this.from;
+      const limit = sizeOf(tries);
       try {
-        const got = await page(this.o, this.rooms, { after, ...(!after && { limit: this.o.last }) });
+        const got = await page(this.o, this.rooms, { after, last: this.o.last, limit });
         if (this.closed) return;
         for (const item of itemsOf(got, this.rooms)) this.accept(item);
         this.ready = true;
-        more = got.events.length === PAGE || this.drain();
+        if (tries) tries -= 1;
+        more = got.events.length === limit || this.drain();
       } catch (err) {
         if (err.type === 'urn:sluice:bad-cursor' && after !== 'latest') {
           this.ready = false;

@@ -375,6 +375,29 @@ func TestExampleSubscribersResume(t *testing.T) {
 	}
 }
 
+// A pause that grew with each stream that ever broke off would be half a minute
+// for ever, after a day behind what cuts streams.
+func TestExampleInPythonComesBackAsSoonAfterTheLastCutAsAfterTheFirst(t *testing.T) {
+	t.Parallel() // it mostly waits
+	const cuts = 12
+	var streams atomic.Int64
+	way := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		n := streams.Add(1)
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+		fmt.Fprint(conn, "fff\r\n") // more than comes
+		fmt.Fprintf(conn, "retry: 100\nevent: sluice.open\ndata: {}\nid: e-%d\n\ndata: %d\nid: e-%d\n\n", n-1, n, n)
+	}))
+	defer way.Close()
+	python := launch(t, script(t, []string{"PYTHONUNBUFFERED="}, "subscribers/subscribe.py", way.URL))
+	python.await(t, python.out, fmt.Sprintf("e-%d\tmessage\t\"%[1]d\"\n", cuts))
+}
+
 // typescript gives the compiler, and the folder with the types of React.
 func typescript(t *testing.T) (compiler, modules string) {
 	t.Helper()

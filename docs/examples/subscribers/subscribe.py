@@ -24,27 +24,26 @@ class Subscriber:
     def __init__(self, url, token="", cursor=""):
         self.url, self.token, self.cursor = url, token, cursor
         self.retry = 2.0  # seconds until the next attempt, as the gateway says
+        self.failed = 0  # attempts since a stream last began
         self.silence = 40.0  # seconds that mean the stream is dead; the gateway's, from the second stream on
 
     def run(self, handle):
         """Calls handle(id, type, data) for each event. Returns if there is nothing to come back for."""
-        failed = 0
         while True:
             try:
                 if not self.read(handle):
                     return
-                failed = 0  # it ended, as streams do
             except urllib.error.HTTPError as error:
                 if error.code in (400, 401, 403, 404):
                     raise SystemExit(f"{error.code}: {error.read().decode(errors='replace')}")
-                failed += 1
+                self.failed += 1
                 tell(f"status {error.code}")
             except (OSError, http.client.HTTPException) as error:
-                failed += 1
+                self.failed += 1
                 tell(f"{type(error).__name__}: {error}")
             # After what the gateway asks for; longer each time that fails, and not
             # all clients at once.
-            time.sleep(min(self.retry * 2 ** max(0, failed - 1), 30) * random.uniform(0.7, 1.3))
+            time.sleep(min(self.retry * 2 ** max(0, self.failed - 1), 30) * random.uniform(0.7, 1.3))
 
     def read(self, handle):
         """Reads one stream to its end. False: there is nothing to come back for."""
@@ -90,6 +89,7 @@ class Subscriber:
 
     def event(self, last, kind, data, handle):
         if kind == "sluice.open":
+            self.failed = 0
             self.silence = 2.5 * json.loads(data).get("heartbeat", 16)
         elif kind == "sluice.gap":
             tell("events are missing: " + data)

@@ -58,9 +58,11 @@ func (d delays) String() string {
 }
 
 // prompt says whether events came as fast as the way allows. What their POSTs
-// took as well, on a slow machine or network, holds no stream back.
+// took as well, on a slow machine or network, holds no stream back; and where
+// that is long, it is not always as long.
 func (x *examination) prompt(d delays) bool {
-	return d.missing == 0 && d.median()-max(x.rtt, x.posting) <= x.pace.prompt
+	way := max(x.rtt, x.posting)
+	return d.missing == 0 && d.median()-way <= max(x.pace.prompt, way/4)
 }
 
 // judgeDelays says whether events are held back, by whom if that can be told,
@@ -128,7 +130,7 @@ func (x *examination) blame(ctx context.Context, f *Finding, all, bad, lines del
 	f.Do = x.product.advice(buffers)
 	if len(lines) > 0 && len(x.held(lines)) == 0 {
 		f.Means += "; the same stream as application/x-ndjson is prompt, so it is its type, text/event-stream, that is held"
-		f.Do += "; clients can read the stream with fetch() and Accept: application/x-ndjson meanwhile"
+		f.Do = strings.TrimSuffix(f.Do, pollUntilThen) + "; until then clients can read the stream with fetch() and Accept: application/x-ndjson"
 	}
 	x.sizeUp(ctx, f, bad[0].probe)
 }

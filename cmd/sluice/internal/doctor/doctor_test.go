@@ -96,7 +96,7 @@ func TestSizeOfABufferIsMeasured(t *testing.T) {
 	t.Parallel()
 	srv := inFront(t, honest(t).URL, nil, hoard(40<<10, isStream))
 	r := examine(t, srv.URL, func(o *Options) { o.Quick = true })
-	want(t, r, "prompt", Bad, "after 48 KiB more", "application/x-ndjson is prompt")
+	want(t, r, "prompt", Bad, "after 48 KiB more", "application/x-ndjson is prompt", "until then clients can read the stream with fetch()")
 }
 
 func TestProxyThatHoldsOnlyTheBeginning(t *testing.T) {
@@ -242,6 +242,33 @@ func TestDelaysTellWhoIsLate(t *testing.T) {
 	}
 }
 
+func TestAWayThatIsFarHoldsNothingBack(t *testing.T) {
+	x := &examination{rtt: 1200 * time.Millisecond, posting: 1500 * time.Millisecond, Options: Options{pace: pace{}.withDefaults()}}
+	for after, want := range map[time.Duration]bool{1400 * time.Millisecond: true, 1800 * time.Millisecond: true, 2500 * time.Millisecond: false} {
+		if got := x.prompt(delays{took: []time.Duration{after}}); got != want {
+			t.Errorf("events after %s where a POST takes 1.5 s: prompt is %v, want %v", after, got, want)
+		}
+	}
+}
+
+func TestAWayThatIsSlowAtTheBeginningIsNotTakenForAProxyThatCollects(t *testing.T) {
+	t.Parallel()
+	srv := inFront(t, honest(t).URL, nil, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/events") && r.Method == http.MethodGet {
+				time.Sleep(700 * time.Millisecond) // this is what the way does, no test waits for it
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	r := examine(t, srv.URL, func(o *Options) {
+		o.Quick = true
+		o.pace.soon, o.pace.opening, o.pace.prompt = 100*time.Millisecond, 10*time.Second, time.Second
+	})
+	want(t, r, "opening", Warn, "which is late", "not held back", "--padding 0")
+	want(t, r, "prompt", OK)
+}
+
 func TestProxyThatSharesStreams(t *testing.T) {
 	t.Parallel()
 	srv := inFront(t, honest(t).URL, func(p *httputil.ReverseProxy) {
@@ -288,11 +315,11 @@ func TestForwardProxyIsUsed(t *testing.T) {
 	want(t, r, "reach", OK, proxy.URL, "squid")
 
 	secure := serve(t, &gateway{heartbeat: beat}, func(s *httptest.Server) { s.EnableHTTP2 = true; s.TLS = &tls.Config{} })
-	before := f.carried
+	before := f.carried.Load()
 	r = examine(t, secure.URL, through)
 	wantGood(t, r)
 	want(t, r, "opening", OK, "HTTP/2:")
-	if f.carried == before {
+	if f.carried.Load() == before {
 		t.Error("nothing went through the proxy")
 	}
 }

@@ -32,9 +32,12 @@ func (p product) advice(t trouble) string {
 	return generic().does[t]
 }
 
+// pollUntilThen ends the advice for what holds every stream back.
+const pollUntilThen = "; until then clients need the long poll"
+
 func generic() product {
 	return product{"", map[trouble]string{
-		buffers:   "find the proxy, virus scanner or filter that collects a response before it passes it on, and exempt text/event-stream or this host; it heeds neither X-Accel-Buffering: no nor Cache-Control: no-transform, which the gateway sends; until then clients need the long poll",
+		buffers:   "find the proxy, virus scanner or filter that collects a response before it passes it on, and exempt text/event-stream or this host; it heeds neither X-Accel-Buffering: no nor Cache-Control: no-transform, which the gateway sends" + pollUntilThen,
 		compress:  "exempt text/event-stream from compression in the proxy; the gateway already sends Content-Encoding: identity and Cache-Control: no-transform",
 		cuts:      "raise the proxy's timeouts for idle and for long responses above the gateway's --heartbeat and --max-age",
 		hides:     "let the proxy close its connection to the gateway when a client leaves; the gateway's --max-age bounds how long such streams live",

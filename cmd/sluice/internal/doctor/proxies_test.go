@@ -11,7 +11,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -206,14 +206,11 @@ func (l *late) Flush() { http.NewResponseController(l.ResponseWriter).Flush() }
 // it carried.
 type forward struct {
 	transport *http.Transport
-	mu        sync.Mutex // guards carried
-	carried   int
+	carried   atomic.Int64
 }
 
 func (f *forward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	f.mu.Lock()
-	f.carried++
-	f.mu.Unlock()
+	f.carried.Add(1)
 	if r.Method == http.MethodConnect {
 		f.tunnel(w, r)
 		return

@@ -32,7 +32,7 @@ func (x *examination) watch(ctx context.Context) bool {
 	x.awaitEvents(ctx, len(sent))
 	x.figures(sent)
 	x.choose(len(sent))
-	x.judgeOpening(streams)
+	x.judgeOpening(streams, sent)
 	x.found(published)
 	if len(sent) > 0 {
 		x.judgeDelays(ctx, sent)
@@ -216,7 +216,7 @@ func (p *probe) end(o *observed) string {
 }
 
 // judgeOpening looks at how soon streams begin.
-func (x *examination) judgeOpening(streams int) {
+func (x *examination) judgeOpening(streams int, sent []time.Time) {
 	f := Finding{Check: "opening", Level: OK, Means: "clients know at once that the stream works", Figures: map[string]any{}}
 	limit := x.pace.soon + 4*x.rtt
 	var seen []string
@@ -243,11 +243,23 @@ func (x *examination) judgeOpening(streams int) {
 	if f.Level == Bad && streams > 0 {
 		f.Seen += fmt.Sprintf("; the gateway has %d streams open here, so it is the answers that do not arrive", streams)
 	}
-	if f.Level != OK {
+	switch {
+	case f.Level == Bad:
 		f.Means = "a client that waits for its opening event gives the stream up and polls"
+		f.Do = x.openingAdvice(limit)
+	case f.Level == Warn && x.allPrompt(sent):
+		f.Means = "streams work, and begin late; what comes then is not held back, so the way is slow, or far"
+		f.Do = "nothing, if the way cannot be faster; with the gateway's --padding 0 a stream begins with 2 KiB less"
+	case f.Level == Warn:
+		f.Means = "streams work, but clients wait for them to begin"
 		f.Do = x.openingAdvice(limit)
 	}
 	x.found(f)
+}
+
+// allPrompt says whether every stream had all events as fast as the way allows.
+func (x *examination) allPrompt(sent []time.Time) bool {
+	return len(sent) > 0 && !slices.ContainsFunc(x.streams, func(p *probe) bool { return !x.prompt(p.delays(sent)) })
 }
 
 // openingAdvice says what to do about streams that do not begin in time.
