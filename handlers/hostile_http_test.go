@@ -63,11 +63,17 @@ func TestS15NoRequestInsideAnother(t *testing.T) {
 func TestS16SlowClientsAreCutOff(t *testing.T) {
 	cfg := Config{BodyTimeout: 300 * time.Millisecond, WriteTimeout: 300 * time.Millisecond, MaxBody: 1 << 20}
 	n := startNode(t, memory(), cfg)
+	long := func(size int) string { // a head of that size
+		h := get("/rooms/a1", "X: ")
+		return strings.Replace(h, "X: ", "X: "+strings.Repeat("x", size-len(h)), 1)
+	}
 	for name, c := range map[string]struct {
 		request string
 		most    time.Duration
 		want    string
 	}{
+		"a head of 16 KiB":             {long(16 << 10), 2 * time.Second, "200"},
+		"a head of 16 KiB and a byte":  {long(16<<10 + 1), 2 * time.Second, "431"},
 		"a head that does not end":     {"GET / HTTP/1.1\r\nHost: a\r\n", 6 * time.Second, ""},
 		"a body that does not come":    {head("POST", "/rooms/a1/events", "Content-Length: 5") + "\r\n", 2 * time.Second, "400"},
 		"a body that nobody reads":     {head("POST", "/nowhere", "Content-Length: 5") + "\r\n", 2 * time.Second, "404"},
