@@ -53,7 +53,7 @@ type cli struct {
 }
 
 func main() {
-	if slices.Contains(os.Args, "serve") {
+	if slices.Contains(os.Args, "serve") { // before anything is parsed, or opened; the others end too soon to gain by it
 		oversleep()
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())

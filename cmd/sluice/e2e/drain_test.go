@@ -47,6 +47,7 @@ func TestADrainingNodeAnswersAndASecondSignalEndsIt(t *testing.T) {
 // answers for a while that it is not ready, although nobody keeps it, and takes
 // what is sent to it meanwhile. Someone at a terminal does not wait for that.
 func TestANodeWithoutStreamsListensOnUntilBalancersKnow(t *testing.T) {
+	t.Parallel() // it mostly waits
 	const drain = 8 * time.Second
 	n := startNode(t, "", "--drain="+drain.String())
 	client := newClient()
